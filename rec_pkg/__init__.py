@@ -1,0 +1,1 @@
+"""pgrec: a recommender that lives inside your Postgres."""

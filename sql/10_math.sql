@@ -1,0 +1,57 @@
+-- The arithmetic of decaying sums. Bodies are bound when they are created, so these need no
+-- search_path, and simple enough for the planner to inline.
+
+-- rec.pow2(exponent) -> 2^exponent, 0 where that would underflow
+create or replace function rec.pow2(p_exponent double precision)
+returns double precision language sql immutable parallel safe
+return case when p_exponent < -1000 then 0 else power(2::double precision, least(p_exponent, 1000)) end;
+comment on function rec.pow2 is
+    'Two to the power of p_exponent; 0 below -1000, where power() would raise an underflow.';
+
+-- rec.decay(age, half_life) -> the share left of something of that age, 1 for the future
+create or replace function rec.decay(p_age interval, p_half_life interval)
+returns double precision language sql immutable parallel safe
+return rec.pow2(-greatest(extract(epoch from p_age), 0)::double precision
+    / extract(epoch from p_half_life)::double precision);
+comment on function rec.decay is
+    'Share 2^(-age / half_life) that is left after p_age; a negative age counts as none.';
+
+-- rec.scaled(vector, factor) -> factor times vector, the zero vector below 2^-60
+create or replace function rec.scaled(p_vector vector, p_factor double precision)
+returns vector language sql immutable parallel safe
+return array_fill(
+    (case when abs(p_factor) < 8.7e-19 then 0 else p_factor end)::real, array[vector_dims(p_vector)]
+)::vector * p_vector;
+comment on function rec.scaled is
+    'p_factor times p_vector. A factor below 2^-60 counts as zero, so that no product of a stored '
+    'vector underflows.';
+
+-- rec.decayed(sum, factor) -> factor times sum, its components below 2^-84 flushed to zero
+create or replace function rec.decayed(p_sum vector, p_factor double precision)
+returns vector language sql immutable parallel safe
+return (rec.scaled(p_sum, p_factor)
+        + array_fill(8.7e-19::real, array[vector_dims(p_sum)])::vector)
+    - array_fill(8.7e-19::real, array[vector_dims(p_sum)])::vector;
+comment on function rec.decayed is
+    'A decayed sum brought forward by p_factor. Adding and taking away 2^-60 leaves every component '
+    'above 2^-36 as it is and flushes those below 2^-84, so that sums can be scaled for ever.';
+
+-- rec.event_weight(weight, neutral, scale, value) -> weight of an event of a kind with that value
+create or replace function rec.event_weight(
+    p_weight double precision, p_neutral double precision, p_scale double precision,
+    p_value double precision)
+returns double precision language sql immutable parallel safe
+return p_weight * case when p_neutral is null or p_value is null then 1
+    else greatest(least((p_value - p_neutral) / p_scale, 1000), -1000) end;
+comment on function rec.event_weight is
+    'Weight of an event: that of its kind, times (value - neutral) / scale for kinds with a value, '
+    'such as a rating.';
+
+-- rec.log_add(a, b) -> log2(2^a + 2^b), of two masses in log space
+create or replace function rec.log_add(p_a double precision, p_b double precision)
+returns double precision language sql immutable parallel safe
+return case when p_a is null then p_b when p_b is null then p_a
+    else greatest(p_a, p_b)
+        + ln(1 + rec.pow2(-abs(p_a - p_b))) / ln(2::double precision) end;
+comment on function rec.log_add is
+    'log2 of the sum of two masses that are given as their log2.';

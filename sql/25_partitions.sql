@@ -1,0 +1,37 @@
+-- Monthly partitions of the event log.
+
+-- rec.make_partitions(months) -> number of partitions made, for this month and the months after
+create or replace function rec.make_partitions(p_months integer default 3)
+returns integer language plpgsql volatile
+set search_path from current
+set timezone = 'UTC'
+as $$
+declare
+    v_month timestamptz;
+    v_name text;
+    v_made integer := 0;
+begin
+    if p_months is null or p_months not between 0 and 120 then
+        raise exception 'months must be between 0 and 120' using errcode = 'invalid_parameter_value';
+    end if;
+    perform pg_advisory_xact_lock(hashtextextended('rec.make_partitions', 0));
+    for v_offset in 0..p_months loop
+        v_month := date_trunc('month', now()) + make_interval(months => v_offset);
+        v_name := to_char(v_month, '"events_"YYYY_MM');
+        continue when to_regclass(format('rec.%I', v_name)) is not null;
+        execute format('create table rec.%I (like rec.events including defaults including constraints)',
+            v_name);
+        execute format(
+            'with strays as (delete from rec.events_default where occurred_at >= %1$L '
+            'and occurred_at < %2$L returning *) insert into rec.%3$I select * from strays',
+            v_month, v_month + interval '1 month', v_name);
+        execute format(
+            'alter table rec.events attach partition rec.%I for values from (%L) to (%L)',
+            v_name, v_month, v_month + interval '1 month');
+        v_made := v_made + 1;
+    end loop;
+    return v_made;
+end $$;
+comment on function rec.make_partitions is
+    'Make the partitions of rec.events for this month and p_months ahead. Rows that strayed into '
+    'the default partition are moved over.';

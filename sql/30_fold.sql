@@ -1,0 +1,199 @@
+-- Folding: committed events become part of the stored interests, each exactly once.
+
+-- rec.apply_users(users) -> number of events of these users that left the queue
+create or replace function rec.apply_users(p_users text[])
+returns integer language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_users text[];
+    v_events bigint[];
+    v_times timestamptz[];
+    v_folded integer;
+begin
+    -- Claim. A user of whom another session holds a row is left to that session: whoever folds a
+    -- user folds all that is queued of him, so that transitions between his events are seen once.
+    with visible as (
+        select p.user_id, count(*) as queued from rec.pending p
+        where p.user_id = any(p_users) and p.retry_at <= now()
+        group by p.user_id
+    ), claimed as (
+        select p.user_id, p.event_id, p.occurred_at from rec.pending p
+        where p.user_id = any(p_users) and p.retry_at <= now()
+        order by p.user_id, p.event_id
+        for update skip locked
+    ), complete as (
+        select c.user_id from claimed c join visible v using (user_id)
+        group by c.user_id, v.queued having count(*) = v.queued
+    )
+    select array_agg(c.user_id), array_agg(c.event_id), array_agg(c.occurred_at)
+    into v_users, v_events, v_times
+    from claimed c join complete using (user_id);
+    if v_users is null then
+        return 0;
+    end if;
+
+    -- What lacks a vector waits; what never can have one is parked.
+    select
+        array_agg(e.user_id) filter (where e.ready), array_agg(e.event_id) filter (where e.ready),
+        array_agg(e.occurred_at) filter (where e.ready),
+        rec.postpone(
+            array_agg(e.user_id) filter (where not e.ready),
+            array_agg(e.event_id) filter (where not e.ready),
+            array_agg(e.occurred_at) filter (where not e.ready))
+    into v_users, v_events, v_times
+    from (
+        select e.user_id, e.event_id, e.occurred_at,
+            e.embedding is not null and e.weight is not null as ready
+        from unnest(v_users, v_events, v_times) as c (user_id, event_id, occurred_at)
+        join rec.event_vectors e using (user_id, event_id, occurred_at)
+    ) e;
+    if v_users is null then
+        return 0;
+    end if;
+
+    perform rec.add_shares(v_users, v_events, v_times);
+    perform rec.add_deltas(v_users, v_events, v_times);
+    delete from rec.pending p
+    using unnest(v_users, v_events) as c (user_id, event_id)
+    where p.user_id = c.user_id and p.event_id = c.event_id and p.user_id = any(v_users);
+    get diagnostics v_folded = row_count;
+    return v_folded;
+end $$;
+comment on function rec.apply_users is
+    'Fold the queued events of these users into their stored interests and return how many. '
+    'Users on whom another session works are left to it.';
+
+-- rec.add_shares(users, events, times) -> adds the shares of these events to the stored sums
+create or replace function rec.add_shares(p_users text[], p_events bigint[], p_times timestamptz[])
+returns void language sql volatile
+set search_path from current
+as $$
+    with event as materialized (
+        select e.user_id, e.at, e.weight, e.embedding
+        from unnest(p_users, p_events, p_times) as c (user_id, event_id, occurred_at)
+        join rec.event_vectors e using (user_id, event_id, occurred_at)
+    ), latest as (
+        select user_id, max(at) as as_of from event group by user_id
+    ), share as (
+        select e.user_id, l.as_of, h.horizon, e.embedding, e.weight * rec.decay(l.as_of - e.at, h.half_life) as weight
+        from event e join latest l using (user_id) cross join rec.horizons h
+    ), batch as (
+        select user_id, horizon, as_of, sum(rec.scaled(embedding, weight)) as interest,
+            sum(abs(weight)) as mass
+        from share group by user_id, horizon, as_of
+    )
+    insert into rec.user_interests as u (user_id, horizon, interest, mass, as_of)
+    select b.user_id, b.horizon, b.interest, b.mass, b.as_of from batch b
+    order by b.user_id, b.horizon
+    on conflict (user_id, horizon) do update set
+        (interest, mass, as_of) = (
+            select
+                rec.decayed(u.interest, rec.decay(excluded.as_of - u.as_of, h.half_life))
+                + rec.decayed(excluded.interest, rec.decay(u.as_of - excluded.as_of, h.half_life)),
+                u.mass * rec.decay(excluded.as_of - u.as_of, h.half_life)
+                + excluded.mass * rec.decay(u.as_of - excluded.as_of, h.half_life),
+                greatest(u.as_of, excluded.as_of)
+            from rec.horizons h where h.horizon = excluded.horizon);
+$$;
+comment on function rec.add_shares is
+    'Add weight * 2^(-age / half_life) * vector of each event to the sum of each horizon.';
+
+-- rec.postpone(users, events, times) -> number of events that cannot be folded now
+create or replace function rec.postpone(p_users text[], p_events bigint[], p_times timestamptz[])
+returns integer language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_postponed integer;
+begin
+    update rec.pending p set
+        attempts = least(p.attempts + 1, 30000),
+        retry_at = case when d.problem is null then now() + interval '1 second' else 'infinity' end,
+        error = d.problem
+    from (
+        select e.user_id, e.event_id,
+            case when e.weight is null then format('unknown event kind %L', e.kind)
+                when e.item_id is not null and i.item_id is null
+                    then format('unknown item %L', e.item_id)
+                when i.encode_error is not null
+                    then format('item %L cannot be encoded: %s', e.item_id, i.encode_error)
+            end as problem
+        from unnest(p_users, p_events, p_times) as c (user_id, event_id, occurred_at)
+        join rec.event_vectors e using (user_id, event_id, occurred_at)
+        left join rec.items i on i.item_id = e.item_id
+        where e.embedding is null or e.weight is null
+    ) d
+    where p.user_id = d.user_id and p.event_id = d.event_id and p.user_id = any(p_users);
+    get diagnostics v_postponed = row_count;
+    return v_postponed;
+end $$;
+comment on function rec.postpone is
+    'Put off for a second the events that wait for a vector, and park those that name an unknown '
+    'item or kind, with the reason.';
+
+-- rec.apply_pending(limit) -> number of events folded into the stored interests
+create or replace function rec.apply_pending(p_limit integer default 1000)
+returns integer language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_users text[];
+begin
+    with oldest as (
+        select p.user_id from rec.pending p
+        where p.retry_at <= now() order by p.event_id limit greatest(p_limit, 0)
+        for update skip locked
+    )
+    select array_agg(distinct o.user_id) into v_users from oldest o;
+    return case when v_users is null then 0 else rec.apply_users(v_users) end;
+end $$;
+comment on function rec.apply_pending is
+    'Fold the oldest queued events, about p_limit of them, and return how many. Anyone with the '
+    'right to write may call it: a worker, pg_cron, an analyst in psql.';
+
+-- rec.retry(users, items) -> number of parked events put back into the queue
+create or replace function rec.retry(p_users text[] default null, p_items text[] default null)
+returns integer language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_retried integer;
+begin
+    update rec.pending p set retry_at = '-infinity', error = null, attempts = 0
+    where p.retry_at = 'infinity'
+        and (p_users is null or p.user_id = any(p_users))
+        and (p_items is null or exists (
+            select from rec.events e
+            where e.user_id = p.user_id and e.event_id = p.event_id
+                and e.occurred_at = p.occurred_at and e.item_id = any(p_items)));
+    get diagnostics v_retried = row_count;
+    if v_retried > 0 then
+        notify rec_events;
+    end if;
+    return v_retried;
+end $$;
+comment on function rec.retry is
+    'Put parked events back into the queue: all, those of some users, or those on some items.';
+
+-- rec.park(users, events, error) -> number of events counted as failed; parked after max_attempts
+create or replace function rec.park(p_users text[], p_events bigint[], p_error text)
+returns integer language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_parked integer;
+begin
+    update rec.pending p set
+        attempts = p.attempts + 1,
+        error = p_error,
+        retry_at = case when p.attempts + 1 >= s.max_attempts then 'infinity'::timestamptz
+            else now() + make_interval(secs => 0.1 * 2 ^ p.attempts) end
+    from unnest(p_users, p_events) as c (user_id, event_id), rec.settings s
+    where p.user_id = c.user_id and p.event_id = c.event_id and p.user_id = any(p_users);
+    get diagnostics v_parked = row_count;
+    return v_parked;
+end $$;
+comment on function rec.park is
+    'Count a failure for these events: they are tried again after a growing pause, and parked with '
+    'the error after settings.max_attempts.';

@@ -1,0 +1,128 @@
+-- The interest of a user: as stored, as of this moment, and as of any moment of the past.
+
+-- rec.replay(user, as_of, pending) -> the sums of each horizon, computed from the log alone
+create or replace function rec.replay(
+    p_user_id text, p_as_of timestamptz default 'infinity', p_pending boolean default true)
+returns table (horizon text, interest vector, mass double precision, as_of timestamptz)
+language sql stable
+set search_path from current
+as $$
+    with event as materialized (
+        select e.at, e.weight, e.embedding, max(e.at) over () as as_of
+        from rec.event_vectors e
+        where e.user_id = p_user_id and e.at <= p_as_of
+            and e.embedding is not null and e.weight is not null
+            and (p_pending or not exists (
+                select from rec.pending p
+                where p.user_id = p_user_id and p.event_id = e.event_id))
+    )
+    select h.horizon,
+        sum(rec.scaled(e.embedding, e.weight * rec.decay(e.as_of - e.at, h.half_life))),
+        sum(abs(e.weight) * rec.decay(e.as_of - e.at, h.half_life)),
+        e.as_of
+    from event e cross join rec.horizons h
+    group by h.horizon, e.as_of;
+$$;
+comment on function rec.replay is
+    'The interest sums of a user as of his last event up to p_as_of, from the event log alone. '
+    'Until infinity it equals what is stored plus what is pending; without the pending events, '
+    'what is stored.';
+
+-- rec.current_sums(user) -> the stored sums plus the pending events whose vectors are known
+create or replace function rec.current_sums(p_user_id text)
+returns table (horizon text, interest vector, mass double precision, as_of timestamptz)
+language sql stable
+set search_path from current
+as $$
+    with share as (
+        select u.horizon, u.interest, u.mass, u.as_of
+        from rec.user_interests u where u.user_id = p_user_id
+        union all
+        select h.horizon, rec.scaled(e.embedding, e.weight), abs(e.weight), e.at
+        from rec.pending p
+        join rec.event_vectors e using (user_id, event_id, occurred_at)
+        cross join rec.horizons h
+        where p.user_id = p_user_id and e.embedding is not null and e.weight is not null
+    ), dated as (
+        select s.*, max(s.as_of) over () as latest from share s
+    )
+    select d.horizon,
+        sum(rec.decayed(d.interest, rec.decay(d.latest - d.as_of, h.half_life))),
+        sum(d.mass * rec.decay(d.latest - d.as_of, h.half_life)),
+        d.latest
+    from dated d join rec.horizons h using (horizon)
+    group by d.horizon, d.latest;
+$$;
+comment on function rec.current_sums is
+    'The interest sums of a user as of his last event: stored and pending, read in one statement, '
+    'so that each event counts once whether or not it is folded.';
+
+-- rec.interest(user, as_of) -> one row per horizon: its sum, mass, and weight in the mix
+create or replace function rec.interest(p_user_id text, p_as_of timestamptz default null)
+returns table (
+    horizon text, interest vector, mass double precision, as_of timestamptz,
+    weight double precision)
+language sql stable
+set search_path from current
+as $$
+    with sums as (
+        select s.* from rec.current_sums(p_user_id) s where p_as_of is null
+        union all
+        select s.* from rec.replay(p_user_id, p_as_of) s where p_as_of is not null
+    ), mixed as (
+        select s.*, h.weight * s.mass
+            * rec.decay(coalesce(p_as_of, now()) - s.as_of, h.half_life) as share,
+            h.weight as base, h.half_life
+        from sums s join rec.horizons h using (horizon)
+    )
+    select m.horizon, m.interest, m.mass, m.as_of,
+        case when sum(m.share) over () > 0 then m.share / sum(m.share) over ()
+            when m.half_life = max(m.half_life) over () then 1 else 0 end
+    from mixed m
+    order by m.half_life;
+$$;
+comment on function rec.interest is
+    'The interest of a user, shortest horizon first: now (stored and pending), or at a past moment '
+    '(replayed from the log). The direction of a horizon does not change while the user is away; '
+    'its weight in the mix does.';
+
+-- rec.lock_user(user) -> nothing; until the end of the transaction nobody else folds for this user
+create or replace function rec.lock_user(p_user_id text)
+returns void language plpgsql volatile
+set search_path from current
+as $$
+begin
+    perform p.event_id from rec.pending p where p.user_id = p_user_id
+    order by p.event_id for update;
+    insert into rec.user_interests (user_id, horizon, interest, mass, as_of)
+    select p_user_id, h.horizon, z.zero, 0, to_timestamp(0)
+    from rec.horizons h cross join (
+        select array_fill(0::real, array[a.atttypmod])::vector as zero from pg_attribute a
+        where a.attrelid = 'rec.user_interests'::regclass and a.attname = 'interest') z
+    order by h.horizon
+    on conflict (user_id, horizon) do update set mass = user_interests.mass;
+end $$;
+comment on function rec.lock_user is
+    'Lock what is queued and what is stored of a user, so that a fold that began before is over '
+    'and one that begins now waits.';
+
+-- rec.rebuild_user(user) -> number of events from which the stored interest was made anew
+create or replace function rec.rebuild_user(p_user_id text)
+returns integer language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_events integer;
+begin
+    perform rec.lock_user(p_user_id);
+    perform rec.apply_users(array[p_user_id]);
+    delete from rec.user_interests u where u.user_id = p_user_id;
+    insert into rec.user_interests (user_id, horizon, interest, mass, as_of)
+    select p_user_id, r.horizon, r.interest, r.mass, r.as_of
+    from rec.replay(p_user_id, p_pending => false) r;
+    select count(*) into v_events from rec.event_vectors e
+    where e.user_id = p_user_id and e.embedding is not null and e.weight is not null;
+    return v_events;
+end $$;
+comment on function rec.rebuild_user is
+    'Make the stored interest of a user anew from the event log and return the number of events.';

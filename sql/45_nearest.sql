@@ -1,0 +1,91 @@
+-- The vector search, over catalogue tables alone.
+
+-- rec.nearest(query, n, domain, filter, exclude) -> the n available items closest by cosine, and the path
+create or replace function rec.nearest(
+    p_query vector, p_n integer default 10, p_domain text default null,
+    p_filter jsonb default '{}', p_exclude text[] default '{}')
+returns table (item_id text, similarity double precision, path text)
+language plpgsql stable rows 60
+set search_path from current
+set hnsw.iterative_scan = 'strict_order'
+set hnsw.ef_search = 100
+set plan_cache_mode = force_custom_plan
+as $$
+declare
+    v_query halfvec;
+    v_items text[];
+    v_similarities double precision[];
+    v_few boolean;
+begin
+    if p_query is null or vector_norm(p_query) = 0 or coalesce(p_n, 0) <= 0 then
+        return;
+    end if;
+    v_query := l2_normalize(p_query)::halfvec;
+    select rec.matches_few(s.exact_limit, p_domain, p_filter) into v_few from rec.settings s;
+    if not v_few then
+        perform set_config('hnsw.ef_search', s.ef_search::text, true) from rec.settings s;
+        select array_agg(h.item_id order by h.place), array_agg(1 - h.distance order by h.place)
+        into v_items, v_similarities
+        from (
+            select v.item_id, v.embedding <=> v_query as distance,
+                row_number() over (order by v.embedding <=> v_query) as place
+            from rec.item_vectors v
+            join rec.items i on i.item_id = v.item_id
+            where i.available
+                and (p_domain is null or i.domain = p_domain)
+                and (p_filter = '{}' or i.attributes @> p_filter)
+                and v.item_id <> all(p_exclude)
+            order by v.embedding <=> v_query
+            limit p_n
+        ) h;
+        if cardinality(v_items) = p_n then
+            return query select u.*, 'hnsw' from unnest(v_items, v_similarities) u;
+            return;
+        end if;
+    end if;
+    -- Few rows match, or the approximate scan gave up before it had p_n: compare all that match.
+    return query
+    with matching as materialized (
+        select i.item_id from rec.items i
+        where i.available
+            and (p_domain is null or i.domain = p_domain)
+            and (p_filter = '{}' or i.attributes @> p_filter)
+            and i.item_id <> all(p_exclude)
+    )
+    select m.item_id, 1 - (v.embedding <=> v_query), 'exact'
+    from matching m join rec.item_vectors v on v.item_id = m.item_id
+    order by v.embedding <=> v_query, m.item_id
+    limit p_n;
+end $$;
+comment on function rec.nearest is
+    'The p_n available items closest to a vector by cosine, of a domain and with attributes that '
+    'contain p_filter. path says how they were found: hnsw, or exact where few rows match.';
+
+-- rec.matches_few(limit, domain, filter) -> whether at most limit available items match
+create or replace function rec.matches_few(p_limit integer, p_domain text, p_filter jsonb)
+returns boolean language sql stable
+set search_path from current
+as $$
+    select count(*) <= p_limit from (
+        select from rec.items i
+        where i.available
+            and (p_domain is null or i.domain = p_domain)
+            and (p_filter = '{}' or i.attributes @> p_filter)
+        limit p_limit + 1) few;
+$$;
+comment on function rec.matches_few is
+    'Whether so few items match that comparing all of them is faster than the index.';
+
+-- rec.similar_items(item, k, domain, filter) -> the items most like this one
+create or replace function rec.similar_items(
+    p_item_id text, p_k integer default 10, p_domain text default null, p_filter jsonb default '{}')
+returns table (rank integer, item_id text, similarity double precision, path text)
+language sql stable
+set search_path from current
+as $$
+    select (row_number() over ())::integer, n.item_id, n.similarity, n.path
+    from rec.nearest(
+        (select v.embedding::vector from rec.item_vectors v where v.item_id = p_item_id),
+        p_k, p_domain, p_filter, array[p_item_id]) n;
+$$;
+comment on function rec.similar_items is 'The items most like p_item_id, the most similar first.';

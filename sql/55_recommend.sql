@@ -1,0 +1,115 @@
+-- The list.
+
+-- rec.recommend(user, k, domain, filter, exclude_seen, diversity) -> the list, with every term of the score
+create or replace function rec.recommend(
+    p_user_id text, p_k integer default 10, p_domain text default null,
+    p_filter jsonb default '{}', p_exclude_seen boolean default true,
+    p_diversity double precision default null)
+returns table (
+    rank integer, item_id text, score double precision, content double precision,
+    transition double precision, trend double precision, aversion double precision,
+    topic integer, path text)
+language plpgsql stable rows 10
+set search_path from current
+as $$
+declare
+    v_settings rec.settings;
+    v_centres vector[];
+    v_shares double precision[];
+    v_exclude text[] := '{}';
+    v_items text[];
+    v_paths text[];
+begin
+    if p_k is null or p_k < 0 then
+        raise exception 'k must not be negative' using errcode = 'invalid_parameter_value';
+    end if;
+    if jsonb_typeof(coalesce(p_filter, '{}')) <> 'object' then
+        raise exception 'the filter must be a JSON object of attributes'
+            using errcode = 'invalid_parameter_value';
+    end if;
+    if not coalesce(p_diversity, 0) between 0 and 1 then
+        raise exception 'diversity must be between 0 and 1'
+            using errcode = 'invalid_parameter_value';
+    end if;
+    select * into v_settings from rec.settings;
+    select array_agg(t.centre order by t.topic), array_agg(t.share order by t.topic)
+    into v_centres, v_shares from rec.topics(p_user_id) t;
+    if p_exclude_seen then
+        v_exclude := rec.seen_items(p_user_id);
+    end if;
+    select array_agg(c.item_id), array_agg(c.path) into v_items, v_paths
+    from rec.candidates(
+        v_centres || array(select i.interest from rec.interest(p_user_id) i),
+        rec.latest_items(p_user_id, v_settings.latest_items),
+        greatest(v_settings.candidates, p_k), p_domain, coalesce(p_filter, '{}'), v_exclude) c;
+    return query
+    with scored as materialized (
+        select s.*, c.path, v.embedding,
+            (select t.place::integer from unnest(v_centres) with ordinality as t (centre, place)
+            order by v.embedding::vector <=> t.centre limit 1) as topic,
+            row_number() over (order by s.score desc, s.item_id) as place
+        from rec.score(p_user_id, v_items) s
+        join unnest(v_items, v_paths) as c (item_id, path) on c.item_id = s.item_id
+        left join rec.item_vectors v on v.item_id = s.item_id
+    ), picked as (
+        select d.pick, d.place from rec.diversify(
+            (select array_agg(s.score order by s.place) from scored s where s.place <= v_settings.reranked),
+            (select array_agg(s.embedding order by s.place) from scored s where s.place <= v_settings.reranked),
+            (select array_agg(s.topic order by s.place) from scored s where s.place <= v_settings.reranked),
+            v_shares, p_k, coalesce(p_diversity, v_settings.diversity), v_settings.balance) d
+    )
+    select (row_number() over (order by p.pick, s.place))::integer, s.item_id, s.score, s.content,
+        s.transition, s.trend, s.aversion, s.topic, s.path
+    from scored s left join picked p on p.place = s.place
+    order by 1
+    limit p_k;
+end $$;
+comment on function rec.recommend is
+    'The p_k best items for a user, diverse and shared out over his interests, seen items left out. '
+    'Reflects every event that the calling transaction can see, folded or not. Exactly p_k rows '
+    'come back if as many items qualify; path says how each was found.';
+
+-- rec.diversify(scores, embeddings, topics, shares, k, diversity, balance) -> places in the order of picking
+create or replace function rec.diversify(
+    p_scores double precision[], p_embeddings halfvec[], p_topics integer[],
+    p_shares double precision[], p_k integer, p_diversity double precision,
+    p_balance double precision)
+returns table (pick integer, place integer)
+language plpgsql immutable
+set search_path from current
+as $$
+declare
+    v_closest double precision[] := array_fill(0::double precision, array[cardinality(p_scores)]);
+    v_counts integer[] := array_fill(0, array[greatest(cardinality(p_shares), 1)]);
+    v_left double precision[];
+begin
+    select array_agg(case when max_score > min_score
+        then (s.score - min_score) / (max_score - min_score) else 1 end order by s.place)
+    into v_left
+    from (select u.score, u.place, max(u.score) over () as max_score, min(u.score) over () as min_score
+        from unnest(p_scores) with ordinality as u (score, place)) s;
+    for v_pick in 1..least(p_k, cardinality(p_scores)) loop
+        select c.place into place
+        from unnest(v_left, v_closest, p_topics) with ordinality as c (score, closest, topic, place)
+        where c.score is not null
+        order by (1 - p_diversity) * c.score - p_diversity * c.closest
+            + p_balance * coalesce(p_shares[c.topic] * v_pick - v_counts[c.topic], 0) desc, c.place
+        limit 1;
+        pick := v_pick;
+        return next;
+        v_left[place] := null;
+        if p_topics[place] is not null then
+            v_counts[p_topics[place]] := v_counts[p_topics[place]] + 1;
+        end if;
+        if p_diversity > 0 then
+            select array_agg(greatest(c.closest, 1 - (c.embedding <=> p_embeddings[diversify.place]), 0)
+                order by c.place)
+            into v_closest
+            from unnest(v_closest, p_embeddings) with ordinality as c (closest, embedding, place);
+        end if;
+    end loop;
+end $$;
+comment on function rec.diversify is
+    'Greedy order that trades the score against similarity to what is picked already (maximal '
+    'marginal relevance; Carbonell and Goldstein, SIGIR 1998) and gives each topic its share of '
+    'the list (calibrated recommendation; Steck, RecSys 2018).';

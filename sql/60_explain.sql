@@ -1,0 +1,43 @@
+-- Why an item has its score.
+
+-- rec.explain(user, item) -> the shares of which the score of the item is the sum
+create or replace function rec.explain(p_user_id text, p_item_id text)
+returns table (
+    term text, share double precision, event_id bigint, occurred_at timestamptz, kind text,
+    item_id text, title text, text text)
+language sql stable
+set search_path from current
+as $$
+    with total as (
+        select s.* from rec.score(p_user_id, array[p_item_id]) s
+    ), target as (
+        select v.embedding::vector as embedding, vector_norm(v.embedding::vector) as norm
+        from rec.item_vectors v where v.item_id = p_item_id
+    ), horizon as (
+        select i.as_of, h.half_life, i.weight / (vector_norm(i.interest) * t.norm) as factor
+        from rec.interest(p_user_id) i join rec.horizons h using (horizon) cross join target t
+        where vector_norm(i.interest) > 0
+    ), event as (
+        select e.event_id, e.occurred_at, e.kind, e.item_id, e.text,
+            e.weight * -(e.embedding <#> t.embedding) * (
+                select sum(h.factor * rec.decay(h.as_of - e.at, h.half_life)) from horizon h) as share
+        from rec.event_vectors e cross join target t
+        where e.user_id = p_user_id and e.embedding is not null and e.weight is not null
+    )
+    select 'content', s.content_weight * e.share, e.event_id, e.occurred_at, e.kind, e.item_id,
+        i.title, e.text
+    from event e cross join rec.settings s left join rec.items i on i.item_id = e.item_id
+    where e.share is not null
+    union all
+    select o.term, o.share, null, null, null, null, null, null
+    from total t cross join rec.settings s cross join lateral (values
+        ('transition', s.transition_weight * t.transition),
+        ('trend', s.trend_weight * t.trend),
+        ('aversion', -s.aversion_weight * t.aversion)
+    ) as o (term, share)
+    where o.share <> 0
+    order by 2 desc, 3;
+$$;
+comment on function rec.explain is
+    'Splits the score of an item for a user into the share of each of his events in its content '
+    'term, and the other terms; the shares add up to the score. The greatest share comes first.';

@@ -1,0 +1,120 @@
+-- What a user may ask for: to see what is kept, to take an event back, to be forgotten.
+
+-- rec.add_user_steps(user, sign) -> adds or takes back all that a user's folded events gave to others
+create or replace function rec.add_user_steps(p_user_id text, p_sign integer)
+returns void language sql volatile
+set search_path from current
+as $$
+    with sequence as (
+        select e.item_id, e.at, e.weight,
+            row_number() over (order by e.occurred_at, e.event_id) as place
+        from rec.folded_events e where e.user_id = p_user_id
+    )
+    insert into rec.item_deltas (user_id, from_item, to_item, amount, at)
+    select p_user_id, null, s.item_id, p_sign * s.weight, s.at from sequence s
+    union all
+    select p_user_id, a.item_id, b.item_id, p_sign * 1.0::double precision / (b.place - a.place), b.at
+    from sequence a cross join rec.settings s
+    join sequence b on b.place > a.place and b.place <= a.place + s.transition_window
+        and b.item_id <> a.item_id;
+$$;
+comment on function rec.add_user_steps is
+    'Record with p_sign all that the folded events of a user give to popularity and transitions.';
+
+-- rec.drop_texts(hashes) -> number of text vectors dropped, of texts that no event holds any more
+create or replace function rec.drop_texts(p_hashes bytea[])
+returns integer language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_dropped integer;
+begin
+    delete from rec.texts t
+    where t.text_hash = any(p_hashes)
+        and not exists (select from rec.events e where e.text_hash = t.text_hash);
+    get diagnostics v_dropped = row_count;
+    return v_dropped;
+end $$;
+comment on function rec.drop_texts is 'Drop the vectors of texts to which no event refers any more.';
+
+-- rec.undo_event(user, event_id) -> whether there was such an event; nothing is left of it
+create or replace function rec.undo_event(p_user_id text, p_event_id bigint)
+returns boolean language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_hash bytea;
+begin
+    if not exists (
+        select from rec.events e where e.user_id = p_user_id and e.event_id = p_event_id) then
+        return false;
+    end if;
+    perform rec.lock_user(p_user_id);
+    perform rec.add_user_steps(p_user_id, -1);
+    delete from rec.pending p where p.user_id = p_user_id and p.event_id = p_event_id;
+    delete from rec.events e where e.user_id = p_user_id and e.event_id = p_event_id
+    returning e.text_hash into v_hash;
+    perform rec.add_user_steps(p_user_id, 1);
+    perform rec.rebuild_user(p_user_id);
+    perform rec.drop_texts(array[v_hash]);
+    return true;
+end $$;
+comment on function rec.undo_event is
+    'Take an event back: from the log, from the interests, and from the counts it went into.';
+
+-- rec.forget_user(user) -> number of events erased; no table holds anything of the user afterwards
+create or replace function rec.forget_user(p_user_id text)
+returns integer language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_hashes bytea[];
+    v_erased integer;
+begin
+    perform pg_advisory_xact_lock(hashtextextended('rec.merge_deltas', 0));
+    perform rec.lock_user(p_user_id);
+    perform rec.add_user_steps(p_user_id, -1);
+    delete from rec.pending p where p.user_id = p_user_id;
+    with erased as (
+        delete from rec.events e where e.user_id = p_user_id returning e.text_hash
+    )
+    select count(*), array_agg(distinct e.text_hash) into v_erased, v_hashes from erased e;
+    perform rec.drop_texts(v_hashes);
+    delete from rec.user_interests u where u.user_id = p_user_id;
+    while exists (select from rec.item_deltas d where d.user_id = p_user_id) loop
+        perform rec.merge_deltas();
+    end loop;
+    return v_erased;
+end $$;
+comment on function rec.forget_user is
+    'Erase a user: events, interests, queue, vectors of texts that only he wrote, and what he added '
+    'to popularity and transitions.';
+
+-- rec.export_user(user) -> all that is kept of a user, as one JSON document
+create or replace function rec.export_user(p_user_id text)
+returns jsonb language sql stable
+set search_path from current
+as $$
+    select jsonb_build_object(
+        'user_id', p_user_id,
+        'exported_at', now(),
+        'events', coalesce((
+            select jsonb_agg(jsonb_build_object(
+                'event_id', e.event_id, 'occurred_at', e.occurred_at,
+                'received_at', e.received_at, 'kind', e.kind, 'item_id', e.item_id,
+                'title', i.title, 'text', e.text, 'value', e.value, 'dedupe_key', e.dedupe_key)
+                order by e.occurred_at, e.event_id)
+            from rec.events e left join rec.items i on i.item_id = e.item_id
+            where e.user_id = p_user_id), '[]'),
+        'interests', coalesce((
+            select jsonb_agg(jsonb_build_object(
+                'horizon', n.horizon, 'mass', n.mass, 'weight', n.weight, 'as_of', n.as_of,
+                'closest_items', (
+                    select jsonb_agg(jsonb_build_object(
+                        'item_id', c.item_id, 'title', i.title, 'similarity', c.similarity))
+                    from rec.nearest(n.interest, 5) c join rec.items i on i.item_id = c.item_id)))
+            from rec.interest(p_user_id) n), '[]'),
+        'pending', (select count(*) from rec.pending p where p.user_id = p_user_id));
+$$;
+comment on function rec.export_user is
+    'All that is kept of a user: events, interests in readable form, and what is still queued.';

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from pgvector.psycopg import register_vector
+from psycopg import sql
+from sqlalchemy import create_engine, make_url
+
+from rec_pkg.embedded import EmbeddedServer
+from rec_pkg.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rec_pkg.encoder import Encoder
+
+# What a crash would cost does not matter here: the server lives as long as the session.
+CARELESS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+DRIVER = "postgresql+psycopg"
+PREFIX = f"pgrec_test_{uuid4().hex[:8]}"  # sessions may share a server
+NUMBERS = count(1)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """URL of a server whose user may create databases: PGREC_DATABASE_URL or an embedded one."""
+    given = os.environ.get("PGREC_DATABASE_URL")
+    if given:
+        yield given
+        return
+    # Not pytest's own temporary folder: it is 0700, and as root the server is another user.
+    folder = Path(tempfile.mkdtemp(prefix="pgrec-"))
+    folder.chmod(0o755)
+    embedded = EmbeddedServer(folder, Settings().pg_bin, CARELESS)
+    try:
+        yield embedded.start()
+    finally:
+        embedded.stop("immediate")
+        shutil.rmtree(embedded.home)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def template(server: str) -> Iterator[str]:
+    """Name of a database that was migrated once and that nobody is connected to."""
+    from rec_pkg.schema import migrate  # noqa: PLC0415  # tests of other subjects do without
+
+    name = f"{PREFIX}_template"
+    _create(server, name, "template0")
+    engine = create_engine(make_url(_with_database(server, name)).set(drivername=DRIVER))
+    try:
+        migrate(engine)
+        engine.dispose()  # a database that is copied has no visitors
+        yield name
+    finally:
+        engine.dispose()
+        _drop(server, name)
+
+
+@pytest.fixture
+def database_url(server: str, template: str) -> Iterator[str]:
+    """URL of a fresh migrated database."""
+    name = f"{PREFIX}_{next(NUMBERS)}"
+    _create(server, name, template)
+    try:
+        yield _with_database(server, name)
+    finally:
+        _drop(server, name)
+
+
+@pytest.fixture
+def db(database_url: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    """A connection to a fresh migrated database, in autocommit."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        register_vector(connection)
+        yield connection
+
+
+@pytest.fixture(scope="session")
+def encoder() -> Encoder:
+    """The encoder that the settings name."""
+    from rec_pkg.encoder import Encoder, load_record  # noqa: PLC0415  # slow to import
+
+    settings = Settings()
+    return Encoder(load_record(settings.encoder), settings.cache_dir)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the data sets that are too large for the repository."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("shared data is absent")
+    return folder
+
+
+def _with_database(url: str, name: str) -> str:
+    return make_url(url).set(database=name).render_as_string(hide_password=False)
+
+
+def _create(server: str, name: str, template: str) -> None:
+    statement = sql.SQL("create database {} template {} strategy wal_log")
+    _execute(server, statement.format(sql.Identifier(name), sql.Identifier(template)))
+
+
+def _drop(server: str, name: str) -> None:
+    statement = sql.SQL("drop database if exists {} with (force)")
+    _execute(server, statement.format(sql.Identifier(name)))
+
+
+def _execute(server: str, statement: sql.Composed) -> None:
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(statement)
