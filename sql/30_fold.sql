@@ -197,3 +197,15 @@ end $$;
 comment on function rec.park is
     'Count a failure for these events: they are tried again after a growing pause, and parked with '
     'the error after settings.max_attempts.';
+
+-- rec.oldest_pending(limit) -> the oldest queued events
+create or replace function rec.oldest_pending(p_limit integer)
+returns table (user_id text, event_id bigint)
+language sql stable
+set search_path from current
+as $$
+    select p.user_id, p.event_id from rec.pending p
+    where p.retry_at <= now() order by p.event_id limit greatest(p_limit, 0);
+$$;
+comment on function rec.oldest_pending is
+    'The queued events that are due, oldest first; used to find the one that cannot be folded.';

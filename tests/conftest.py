@@ -107,7 +107,7 @@ def _with_database(url: str, name: str) -> str:
 
 
 def _create(server: str, name: str, template: str) -> None:
-    statement = sql.SQL("create database {} template {} strategy wal_log")
+    statement = sql.SQL("create database {} template {}")
     _execute(server, statement.format(sql.Identifier(name), sql.Identifier(template)))
 
 

@@ -1,6 +1,6 @@
 """The tables of schema rec: items and vectors, events and interests, counts and settings.
 
-Vectors sit apart from items: an UPDATE of any column of a table with an HNSW index inserts into that
+Vectors sit apart from items: an UPDATE of any column of a table with an HNSW index inserts into its
 index. User-owned tables begin with user_id and hold it in every key, so that the schema can be
 distributed by user.
 """
@@ -15,12 +15,14 @@ FUNCTIONS = """
 create function rec.content_hash(p_text text) returns bytea
 language sql immutable strict parallel safe
 return sha256(convert_to(p_text, 'UTF8'));
+comment on function rec.content_hash is 'The sha256 under which the vector of a text is kept.';
 
 create function rec.item_hash(p_title text, p_body text, p_attributes jsonb, p_tags text[])
 returns bytea
 language sql immutable parallel safe
 return sha256(convert_to(
     jsonb_build_array(p_title, p_body, p_attributes, p_tags)::text, 'UTF8'));
+comment on function rec.item_hash is 'The sha256 of all that an item is encoded from.';
 """
 
 CATALOGUE = """
@@ -209,23 +211,21 @@ insert into rec.settings default values;
 
 DROP_EVERYTHING = """
 do $$
-declare v_object record;
+declare
+    v_drop text;
 begin
-    for v_object in
-        select 'view' as what, c.oid::regclass::text as name from pg_class c
+    foreach v_drop in array array(
+        select format('drop view if exists %s cascade', c.oid::regclass) from pg_class c
         where c.relnamespace = 'rec'::regnamespace and c.relkind = 'v'
-        union all
-        select 'table', c.oid::regclass::text from pg_class c
+    ) || array(
+        select format('drop table if exists %s cascade', c.oid::regclass) from pg_class c
         where c.relnamespace = 'rec'::regnamespace and c.relkind in ('r', 'p')
             and not c.relispartition and c.relname <> 'alembic_version'
-    loop
-        execute format('drop %s if exists %s cascade', v_object.what, v_object.name);
-    end loop;
-    for v_object in
-        select p.oid::regprocedure::text as name from pg_proc p
+    ) || array(
+        select format('drop routine if exists %s cascade', p.oid::regprocedure) from pg_proc p
         where p.pronamespace = 'rec'::regnamespace
-    loop
-        execute format('drop routine if exists %s cascade', v_object.name);
+    ) loop
+        execute v_drop;
     end loop;
 end $$;
 """

@@ -1,0 +1,163 @@
+"""Migrations: the same schema by every road, and nothing outside of it."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from sqlalchemy import create_engine, make_url
+
+from rec_pkg import schema
+from rec_pkg.embedded import EmbeddedServer
+from rec_pkg.errors import SchemaMismatch, SchemaMissing
+from rec_pkg.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy.engine import Engine
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    engine = create_engine(make_url(database_url).set(drivername="postgresql+psycopg"))
+    yield engine
+    engine.dispose()
+
+
+def dump(url: str) -> str:
+    """The schema as pg_dump tells it, without the lines that differ from run to run."""
+    pg_dump = EmbeddedServer(Settings().data_dir, Settings().pg_bin).psql_path.with_name("pg_dump")
+    result = subprocess.run(
+        [pg_dump, "--schema-only", "--no-owner", url], capture_output=True, text=True, check=True
+    )
+    lines = result.stdout.splitlines()
+    return "\n".join(line for line in lines if not line.startswith(("\\restrict", "\\unrestrict")))
+
+
+def test_down_and_up_gives_the_schema_of_a_fresh_database(
+    database_url: str, engine: Engine
+) -> None:
+    fresh = dump(database_url)
+    schema.downgrade(engine)
+    assert "rec.items" not in dump(database_url)
+    schema.migrate(engine)
+    assert dump(database_url) == fresh
+
+
+def test_migrating_again_changes_nothing(database_url: str, engine: Engine) -> None:
+    fresh = dump(database_url)
+    schema.migrate(engine)
+    assert dump(database_url) == fresh
+
+
+def test_nothing_outside_the_schema_is_touched(server: str, database_url: str) -> None:
+    """All objects of the application's schemas belong to the application or to pgvector."""
+    del server
+    with psycopg.connect(database_url) as db:
+        strangers = db.execute(
+            "select c.oid::regclass from pg_class c join pg_namespace n on n.oid = c.relnamespace"
+            " where n.nspname not in ('rec', 'pg_catalog', 'information_schema', 'pg_toast')"
+            " and not exists (select from pg_depend d where d.objid = c.oid and d.deptype = 'e')"
+        ).fetchall()
+    assert strangers == []
+
+
+def test_the_migration_works_where_pgvector_lives_in_another_schema(server: str) -> None:
+    name = "pgrec_test_elsewhere"
+    url = make_url(server).set(database=name)
+    with psycopg.connect(server, autocommit=True) as admin:
+        admin.execute(f"drop database if exists {name} with (force)")
+        admin.execute(f"create database {name} template template0")
+    try:
+        with psycopg.connect(url.render_as_string(hide_password=False), autocommit=True) as db:
+            db.execute('create schema "Some Extensions"')
+            db.execute('create extension vector schema "Some Extensions"')
+            engine = create_engine(url.set(drivername="postgresql+psycopg"))
+            schema.migrate(engine)
+            engine.dispose()
+            add_item_and_event(db)
+            row = db.execute("select item_id from rec.recommend('u', 1, p_exclude_seen => false)")
+            assert row.fetchone() == ("a",)
+    finally:
+        with psycopg.connect(server, autocommit=True) as admin:
+            admin.execute(f"drop database {name} with (force)")
+
+
+def add_item_and_event(db: psycopg.Connection[tuple[Any, ...]]) -> None:
+    db.execute("insert into rec.items (item_id) values ('a')")
+    db.execute(
+        "insert into rec.item_vectors"
+        " select 'a', array_fill(1, array[384])::\"Some Extensions\".halfvec"
+    )
+    db.execute("select rec.track('u', 'a')")
+    db.execute("select rec.apply_pending()")
+
+
+def test_another_version_of_the_re_run_objects_is_noticed(
+    db: psycopg.Connection[tuple[Any, ...]], engine: Engine
+) -> None:
+    with engine.connect() as connection:
+        schema.check(connection)
+        db.execute("update rec.settings set sql_digest = 'of another version'")
+        with pytest.raises(SchemaMismatch, match="pgrec migrate"):
+            schema.check(connection)
+
+
+def test_a_database_without_the_schema_is_noticed(engine: Engine) -> None:
+    schema.downgrade(engine)
+    with engine.connect() as connection, pytest.raises(SchemaMissing, match="pgrec migrate"):
+        schema.check(connection)
+
+
+def test_every_function_and_view_is_described(db: psycopg.Connection[tuple[Any, ...]]) -> None:
+    bare = db.execute(
+        "select p.oid::regprocedure::text from pg_proc p where p.pronamespace = 'rec'::regnamespace"
+        " and obj_description(p.oid, 'pg_proc') is null"
+        " union all select c.oid::regclass::text from pg_class c"
+        " where c.relnamespace = 'rec'::regnamespace and c.relkind = 'v'"
+        " and obj_description(c.oid, 'pg_class') is null"
+    ).fetchall()
+    assert [row[0] for row in bare] == []
+
+
+def test_every_function_has_a_search_path_or_is_bound_when_created(
+    db: psycopg.Connection[tuple[Any, ...]],
+) -> None:
+    open_ones = db.execute(
+        "select p.oid::regprocedure::text from pg_proc p where p.pronamespace = 'rec'::regnamespace"
+        " and p.prosqlbody is null and not exists ("
+        "  select from unnest(p.proconfig) c where c like 'search_path=%')"
+    ).fetchall()
+    assert open_ones == []
+
+
+def test_every_key_and_index_of_a_user_owned_table_contains_the_user(
+    db: psycopg.Connection[tuple[Any, ...]],
+) -> None:
+    """So that the schema can be distributed by user."""
+    without = db.execute(
+        "select i.indexrelid::regclass::text from pg_index i"
+        " join pg_class c on c.oid = i.indrelid and c.relnamespace = 'rec'::regnamespace"
+        " where exists (select from pg_attribute a where a.attrelid = c.oid"
+        "  and a.attname = 'user_id' and a.attnum = 1)"
+        " and not exists (select from pg_attribute a where a.attrelid = i.indexrelid"
+        "  and a.attname = 'user_id')"
+    ).fetchall()
+    assert without == []
+
+
+def test_partitions_are_made_ahead_and_strays_move_in(
+    db: psycopg.Connection[tuple[Any, ...]],
+) -> None:
+    db.execute(
+        "insert into rec.events (user_id, item_id, occurred_at)"
+        " values ('u', 'x', now() + interval '5 months'), ('u', 'y', '1999-01-01')"
+    )
+    assert db.execute("select count(*) from only rec.events_default").fetchone() == (2,)
+    assert db.execute("select rec.make_partitions(6)").fetchone() == (3,)
+    assert db.execute("select item_id from only rec.events_default").fetchall() == [("y",)]
+    assert db.execute("select count(*) from rec.events").fetchone() == (2,)
+    assert db.execute("select rec.make_partitions(6)").fetchone() == (0,)

@@ -1,0 +1,230 @@
+"""One worker at its database: drain what waits, sleep, drain again."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Literal
+
+import numpy as np
+import psycopg
+import structlog
+
+from rec_pkg import schema
+from rec_pkg.errors import EncoderInvalid, EncoderMismatch, SchemaMismatch, SchemaMissing
+from rec_pkg.item_text import item_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from rec_pkg.encoder import Encoder
+    from rec_pkg.settings import Settings
+    from worker.metrics import Metrics
+    from worker.store import Store, WaitingItem, WaitingText
+
+LINGER_S: Final = 0.01
+PARTITIONS_EVERY_S: Final = 6 * 3600.0
+
+log = structlog.get_logger("worker")
+
+
+class Loop:
+    """The work of one connected worker; it ends when `stopping` is set or the line breaks."""
+
+    def __init__(
+        self,
+        store: Store,
+        encoder: Encoder,
+        settings: Settings,
+        metrics: Metrics,
+        stopping: asyncio.Event,
+    ) -> None:
+        self._store = store
+        self._encoder = encoder
+        self._settings = settings
+        self._metrics = metrics
+        self._stopping = stopping
+        self._partitions_due = 0.0
+
+    async def prepare(self) -> None:
+        """
+        Check that database, package and encoder belong together.
+
+        Raises:
+            SchemaMissing: if the database has no schema rec.
+            SchemaMismatch: if another version migrated it.
+            EncoderMismatch: if the database holds vectors of another encoder.
+        """
+        try:
+            digest = await self._store.sql_digest()
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
+            raise SchemaMissing from error
+        if digest != schema.sql_digest():
+            raise SchemaMismatch
+        active = await self._store.register_encoder(self._encoder)
+        if active != self._encoder.fingerprint:
+            raise EncoderMismatch(f"active {active:.12}, ours {self._encoder.fingerprint:.12}")
+
+    async def run(self, *, once: bool = False) -> None:
+        """Drain and sleep in turn until told to stop; with `once`, drain and return."""
+        while not self._stopping.is_set():
+            await self._keep_house()
+            await self.drain()
+            self._metrics.observe(await self._store.queue())
+            if once:
+                return
+            await self._sleep()
+
+    async def drain(self) -> bool:
+        """
+        Work until nothing is left for this worker, and return whether there was anything.
+
+        Texts come first: a person looks at what follows from them. Others are woken once if the
+        first round left a backlog.
+        """
+        rounds = 0
+        while not self._stopping.is_set():
+            texts = await self._encode_texts()
+            folded = await self._fold()
+            merged = await self._store.merge_deltas()
+            items = await self._encode_items()
+            if not (texts or folded or merged or items):
+                break
+            rounds += 1
+            if rounds == 1 and await self._store.has_work():
+                await self._store.wake_others()
+        return rounds > 0
+
+    async def _keep_house(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._partitions_due:
+            made = await self._store.make_partitions()
+            self._partitions_due = now + PARTITIONS_EVERY_S
+            if made:
+                log.info("partitions made", partitions=made)
+
+    async def _sleep(self) -> None:
+        """
+        Sleep until an event is announced, at the longest for the fallback poll.
+
+        The look after the lock is taken is what makes sure that no event is missed.
+        """
+        state = await self._store.try_sleep()
+        while state == "busy":  # a writer that will not notify is about to commit
+            await asyncio.sleep(LINGER_S)
+            if self._stopping.is_set() or await self.drain():
+                return
+            state = await self._store.try_sleep()
+        try:
+            if not await self.drain():
+                await self._until_notified(
+                    await self._store.seconds_to_retry(self._settings.poll_seconds)
+                )
+        finally:
+            if state == "asleep":
+                await self._store.stop_sleeping()
+
+    async def _until_notified(self, timeout_s: float) -> None:
+        notified = asyncio.ensure_future(self._store.notified(timeout_s))
+        stopped = asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait({notified, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not notified.done():
+            notified.cancel()
+        with suppress(asyncio.CancelledError):
+            await notified
+
+    async def _fold(self) -> int:
+        with self._metrics.fold_seconds.time():
+            try:
+                folded = await self._store.apply_pending(self._settings.fold_batch)
+            except (psycopg.DataError, psycopg.IntegrityError) as error:
+                log.warning("a batch cannot be folded, folding user by user", error=str(error))
+                folded = await self._fold_one_by_one()
+        self._metrics.folded.inc(folded)
+        if folded:
+            log.debug("folded", events=folded)
+        return folded
+
+    async def _fold_one_by_one(self) -> int:
+        folded = 0
+        waiting = await self._store.oldest_pending(self._settings.fold_batch)
+        for user_id in dict.fromkeys(user_id for user_id, _ in waiting):
+            try:
+                folded += await self._store.apply_user(user_id)
+            except (psycopg.DataError, psycopg.IntegrityError) as error:
+                self._metrics.failures.inc()
+                log.warning("events of a user cannot be folded", error=str(error))
+                for event_id in [event for owner, event in waiting if owner == user_id]:
+                    await self._store.park(user_id, event_id, str(error))
+        return folded
+
+    async def _encode_texts(self) -> int:
+        async with self._store.transaction():
+            texts = await self._store.claim_texts(self._settings.encode_batch)
+            if not texts:
+                return 0
+            good, vectors = await self._encode([text.text for text in texts], "query")
+            stored = [texts[place] for place in good]
+            await self._store.store_texts(self._encoder.fingerprint, stored, vectors)
+            await self._park_texts([text for text in texts if text not in stored])
+        self._metrics.encoded.labels("text").inc(len(stored))
+        return len(texts)
+
+    async def _encode_items(self) -> int:
+        async with self._store.transaction():
+            items = await self._store.claim_items(self._settings.encode_batch)
+            if not items:
+                return 0
+            good, vectors = await self._encode([_text_of(item) for item in items], "document")
+            stored = [items[place] for place in good]
+            await self._store.store_items(self._encoder.fingerprint, stored, vectors)
+            await self._fail_items([item for item in items if item not in stored])
+        self._metrics.encoded.labels("item").inc(len(stored))
+        return len(items)
+
+    async def _park_texts(self, texts: Sequence[WaitingText]) -> None:
+        for text in texts:
+            self._metrics.failures.inc()
+            log.warning("a text cannot be encoded", event_id=text.event_id)
+            await self._store.park(text.user_id, text.event_id, "the text cannot be encoded")
+
+    async def _fail_items(self, items: Sequence[WaitingItem]) -> None:
+        for item in items:
+            self._metrics.failures.inc()
+            log.warning("an item cannot be encoded", item_id=item.item_id)
+            await self._store.fail_item(item, "the encoder refuses its text")
+
+    async def _encode(
+        self, texts: Sequence[str], kind: Literal["query", "document"]
+    ) -> tuple[list[int], NDArray[np.float32]]:
+        """Return the places of the texts that could be encoded, and their vectors (n, dims)."""
+        with self._metrics.encode_seconds.time():
+            try:
+                return list(range(len(texts))), await self._vectors(texts, kind)
+            except EncoderInvalid as error:
+                log.warning("a batch cannot be encoded, encoding one by one", error=str(error))
+            return await self._encode_one_by_one(texts, kind)
+
+    async def _encode_one_by_one(
+        self, texts: Sequence[str], kind: Literal["query", "document"]
+    ) -> tuple[list[int], NDArray[np.float32]]:
+        good: list[int] = []
+        vectors: list[NDArray[np.float32]] = []
+        for place, text in enumerate(texts):
+            with suppress(EncoderInvalid):
+                vectors.append(await self._vectors([text], kind))
+                good.append(place)
+        empty = np.empty((0, self._encoder.dims), dtype=np.float32)
+        return good, np.concatenate([empty, *vectors])
+
+    async def _vectors(
+        self, texts: Sequence[str], kind: Literal["query", "document"]
+    ) -> NDArray[np.float32]:
+        return await asyncio.to_thread(self._encoder.encode, texts, kind)
+
+
+def _text_of(item: WaitingItem) -> str:
+    return item_text(item.title, item.body, item.attributes, item.tags)

@@ -1,0 +1,96 @@
+"""The worker as a process: signals, the line to the server, and what happens when it breaks."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from typing import TYPE_CHECKING, Final
+
+import psycopg
+import structlog
+
+from rec_pkg.encoder import open_encoder
+from worker import logs
+from worker.loop import Loop
+from worker.metrics import Metrics
+from worker.store import Store
+
+if TYPE_CHECKING:
+    from rec_pkg.encoder import Encoder
+    from rec_pkg.settings import Settings
+
+LONGEST_PAUSE_S: Final = 30.0
+
+log = structlog.get_logger("worker")
+
+
+def run(settings: Settings, conninfo: str, *, once: bool = False) -> None:
+    """
+    Work until SIGTERM or SIGINT; with `once`, until nothing waits.
+
+    A second signal ends the process at once. Nothing is lost either way: what was begun is rolled
+    back by the server and done by the next worker.
+
+    Raises:
+        SchemaMissing, SchemaMismatch, EncoderMismatch: if the database is not for this worker.
+    """
+    logs.configure(settings.log_format)
+    encoder = open_encoder(settings.encoder, settings.cache_dir, settings.threads)
+    metrics = Metrics()
+    if settings.metrics_port and not once:
+        metrics.serve(settings.metrics_host, settings.metrics_port)
+    asyncio.run(_work(settings, conninfo, encoder, metrics, once=once))
+
+
+async def _work(
+    settings: Settings, conninfo: str, encoder: Encoder, metrics: Metrics, *, once: bool
+) -> None:
+    stopping = asyncio.Event()
+    _stop_on_signals(stopping)
+    failures = 0
+    log.info(
+        "worker starts: encodes new texts and items, folds events into interests",
+        encoder=encoder.record.name,
+        fingerprint=encoder.fingerprint[:12],
+        poll_seconds=settings.poll_seconds,
+        metrics_port=0 if once else settings.metrics_port,
+    )
+    while not stopping.is_set():
+        try:
+            async with Store.connect(conninfo) as store:
+                loop = Loop(store, encoder, settings, metrics, stopping)
+                await loop.prepare()
+                failures = 0
+                await loop.run(once=once)
+            break
+        except psycopg.OperationalError as error:
+            if once:
+                raise
+            failures += 1
+            metrics.reconnects.inc()
+            await _pause(failures, error, stopping)
+    log.info("worker stops")
+
+
+def _stop_on_signals(stopping: asyncio.Event) -> None:
+    """Let the first signal end the loop, the second one the process."""
+    loop = asyncio.get_running_loop()
+
+    def stop(number: signal.Signals) -> None:
+        stopping.set()
+        loop.remove_signal_handler(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+
+
+async def _pause(failures: int, error: psycopg.Error, stopping: asyncio.Event) -> None:
+    """Wait before the next try: longer with each failure, with jitter, never through a stop."""
+    pause = random.uniform(0.5, 1) * min(LONGEST_PAUSE_S, 0.1 * 2 ** min(failures, 20))
+    log.warning("no line to the server", error=str(error).strip(), retry_in_seconds=round(pause, 2))
+    try:
+        async with asyncio.timeout(pause):
+            await stopping.wait()
+    except TimeoutError:
+        return

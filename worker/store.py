@@ -1,0 +1,221 @@
+"""Every call that the worker makes to the database, and nothing else."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, LiteralString, Self, TypeVar
+
+import psycopg
+from pgvector import HalfVector
+from pgvector.psycopg import register_vector_async
+from psycopg.rows import class_row, scalar_row
+from psycopg.types.json import Jsonb
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from rec_pkg.encoder import Encoder
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingItem:
+    """An item whose content has no vector yet."""
+
+    item_id: str
+    title: str
+    body: str
+    attributes: dict[str, Any]
+    tags: list[str]
+    content_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingText:
+    """A text of a queued event that has no vector yet."""
+
+    text_hash: bytes
+    text: str
+    user_id: str
+    event_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What waits, as of a moment; `lag_seconds` is the age of the oldest queued event."""
+
+    pending: int
+    parked: int
+    lag_seconds: float
+    items_to_encode: int
+
+
+class Store:
+    """
+    Two connections of a worker: one that works and one that listens.
+
+    The listener holds the sleepers' lock for its session, so it must reach the server directly and
+    not through a transaction pooler.
+    """
+
+    def __init__(
+        self, work: psycopg.AsyncConnection[Any], listener: psycopg.AsyncConnection[Any]
+    ) -> None:
+        self._work = work
+        self._listener = listener
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, conninfo: str) -> AsyncIterator[Self]:
+        """Open both connections, and close them at the end."""
+        async with (
+            await psycopg.AsyncConnection.connect(
+                conninfo, autocommit=True, application_name="pgrec worker"
+            ) as work,
+            await psycopg.AsyncConnection.connect(
+                conninfo, autocommit=True, application_name="pgrec worker (listens)"
+            ) as listener,
+        ):
+            await register_vector_async(work)
+            await listener.execute("listen rec_events")
+            yield cls(work, listener)
+
+    async def sql_digest(self) -> str:
+        """Return the digest of the re-run objects that the database was migrated with."""
+        return await self._value(str, "select sql_digest from rec.settings")
+
+    async def register_encoder(self, encoder: Encoder) -> str:
+        """Offer an encoder and return the fingerprint of the active one."""
+        return await self._value(
+            str,
+            "select rec.register_encoder(%s, %s, %s, %s)",
+            encoder.fingerprint,
+            encoder.record.name,
+            Jsonb(encoder.record.model_dump(mode="json")),
+            encoder.dims,
+        )
+
+    async def make_partitions(self) -> int:
+        """Make the partitions of the months ahead and return how many were missing."""
+        return await self._value(int, "select rec.make_partitions()")
+
+    def transaction(self) -> Any:  # noqa: ANN401  # psycopg's own context manager
+        """Open a transaction on the working connection; claims hold until it ends."""
+        return self._work.transaction()
+
+    async def claim_items(self, limit: int) -> list[WaitingItem]:
+        """Claim up to `limit` new or changed items."""
+        async with self._work.cursor(row_factory=class_row(WaitingItem)) as cursor:
+            await cursor.execute("select * from rec.claim_items(%s)", [limit])
+            return await cursor.fetchall()
+
+    async def claim_texts(self, limit: int) -> list[WaitingText]:
+        """Claim up to `limit` texts of queued events."""
+        async with self._work.cursor(row_factory=class_row(WaitingText)) as cursor:
+            await cursor.execute("select * from rec.claim_texts(%s)", [limit])
+            return await cursor.fetchall()
+
+    async def store_items(
+        self, fingerprint: str, items: Sequence[WaitingItem], vectors: NDArray[np.float32]
+    ) -> int:
+        """Store the vectors (n, dims) of items and return how many items still exist."""
+        return await self._value(
+            int,
+            "select rec.store_items(%s, %s, %s, %s)",
+            fingerprint,
+            [item.item_id for item in items],
+            [item.content_hash for item in items],
+            [HalfVector(vector) for vector in vectors],
+        )
+
+    async def store_texts(
+        self, fingerprint: str, texts: Sequence[WaitingText], vectors: NDArray[np.float32]
+    ) -> int:
+        """Store the vectors (n, dims) of texts and return how many were new."""
+        return await self._value(
+            int,
+            "select rec.store_texts(%s, %s, %s)",
+            fingerprint,
+            [text.text_hash for text in texts],
+            [HalfVector(vector) for vector in vectors],
+        )
+
+    async def fail_item(self, item: WaitingItem, error: str) -> None:
+        """Note that this content of an item cannot be encoded."""
+        await self._call("select rec.fail_item(%s, %s, %s)", item.item_id, item.content_hash, error)
+
+    async def park(self, user_id: str, event_id: int, error: str) -> None:
+        """Count a failure of an event; after enough of them it is parked."""
+        await self._call("select rec.park(%s, %s, %s)", [user_id], [event_id], error)
+
+    async def apply_pending(self, limit: int) -> int:
+        """Fold about `limit` of the oldest queued events and return how many."""
+        return await self._value(int, "select rec.apply_pending(%s)", limit)
+
+    async def apply_user(self, user_id: str) -> int:
+        """Fold what is queued of one user and return how many events."""
+        return await self._value(int, "select rec.apply_users(%s)", [user_id])
+
+    async def oldest_pending(self, limit: int) -> list[tuple[str, int]]:
+        """Return user and event id of the oldest queued events."""
+        cursor = await self._work.execute("select * from rec.oldest_pending(%s)", [limit])
+        return await cursor.fetchall()
+
+    async def merge_deltas(self) -> int:
+        """Merge what folded events add to the shared counts and return how many deltas."""
+        return await self._value(int, "select rec.merge_deltas()")
+
+    async def has_work(self) -> bool:
+        """Return whether anything waits."""
+        return await self._value(bool, "select rec.has_work()")
+
+    async def seconds_to_retry(self, longest: float) -> float:
+        """Return the seconds until a postponed event is due, at most `longest`."""
+        return await self._value(float, "select rec.seconds_to_retry(%s)", longest)
+
+    async def queue(self) -> Queue:
+        """Return what waits, for the metrics."""
+        async with self._work.cursor(row_factory=class_row(Queue)) as cursor:
+            await cursor.execute("select * from rec.queue")
+            queue = await cursor.fetchone()
+        if queue is None:
+            raise psycopg.DataError
+        return queue
+
+    async def wake_others(self) -> None:
+        """Wake sleeping workers: there is a backlog."""
+        await self._call("select rec.wake()")
+
+    async def try_sleep(self) -> Literal["asleep", "guarded", "busy"]:
+        """Try to become the sleeper whom writers notify."""
+        cursor = self._listener.cursor(row_factory=scalar_row)
+        await cursor.execute("select rec.try_sleep()")
+        state: Literal["asleep", "guarded", "busy"] | None = await cursor.fetchone()
+        return state or "busy"
+
+    async def stop_sleeping(self) -> None:
+        """Give the sleepers' lock back."""
+        await self._listener.execute("select rec.stop_sleeping()")
+
+    async def notified(self, timeout_s: float) -> bool:
+        """Wait up to `timeout_s` seconds for a NOTIFY and return whether one came."""
+        async for _ in self._listener.notifies(timeout=timeout_s, stop_after=1):
+            return True
+        return False
+
+    async def _value(self, kind: type[T], query: LiteralString, *parameters: object) -> T:
+        value = await self._call(query, *parameters)
+        if not isinstance(value, kind):
+            raise psycopg.DataError(f"{query} gave {value!r}")
+        return value
+
+    async def _call(self, query: LiteralString, *parameters: object) -> object:
+        cursor = self._work.cursor(row_factory=scalar_row)
+        await cursor.execute(query, parameters)
+        value: object = await cursor.fetchone()
+        return value
