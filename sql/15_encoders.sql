@@ -52,7 +52,7 @@ set search_path from current
 as $$
     select i.item_id, i.title, i.body, i.attributes, i.tags, i.content_hash
     from rec.items i
-    where i.encoded_hash is distinct from i.content_hash
+    where i.stale
         and pg_try_advisory_xact_lock(hashtextextended(i.item_id, 1))
     limit p_limit;
 $$;

@@ -37,19 +37,21 @@ begin
     if p_exclude_seen then
         v_exclude := rec.seen_items(p_user_id);
     end if;
-    select array_agg(c.item_id), array_agg(c.path) into v_items, v_paths
+    select array_agg(c.item_id order by c.place), array_agg(c.path order by c.place)
+    into v_items, v_paths
     from rec.candidates(
         v_centres || array(select i.interest from rec.interest(p_user_id) i),
         rec.latest_items(p_user_id, v_settings.latest_items),
-        greatest(v_settings.candidates, p_k), p_domain, coalesce(p_filter, '{}'), v_exclude) c;
+        greatest(v_settings.candidates, p_k), p_domain, coalesce(p_filter, '{}'), v_exclude)
+        with ordinality as c (item_id, path, place);
     return query
     with scored as materialized (
         select s.*, c.path, v.embedding,
             (select t.place::integer from unnest(v_centres) with ordinality as t (centre, place)
             order by v.embedding::vector <=> t.centre limit 1) as topic,
-            row_number() over (order by s.score desc, s.item_id) as place
+            row_number() over (order by s.score desc, c.place) as place
         from rec.score(p_user_id, v_items) s
-        join unnest(v_items, v_paths) as c (item_id, path) on c.item_id = s.item_id
+        join unnest(v_items, v_paths) with ordinality as c (item_id, path, place) on c.item_id = s.item_id
         left join rec.item_vectors v on v.item_id = s.item_id
     ), picked as (
         select d.pick, d.place from rec.diversify(

@@ -9,7 +9,7 @@ set search_path from current
 as $$
     select exists (select from rec.pending p where p.retry_at <= now())
         or exists (select from rec.item_deltas)
-        or exists (select from rec.items i where i.encoded_hash is distinct from i.content_hash);
+        or exists (select from rec.items i where i.stale);
 $$;
 comment on function rec.has_work is 'Whether anything waits to be folded, merged or encoded.';
 

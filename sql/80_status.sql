@@ -4,7 +4,7 @@
 create or replace view rec.status with (security_invoker = true) as
 select
     (select count(*) from rec.items) as items,
-    (select count(*) from rec.items i where i.encoded_hash is distinct from i.content_hash)
+    (select count(*) from rec.items i where i.stale)
         as items_to_encode,
     (select count(*) from rec.items i where i.encode_error is not null) as items_failed,
     (select count(*) from rec.events) as events,
@@ -28,7 +28,7 @@ select
     coalesce(extract(epoch from clock_timestamp()
         - min(p.enqueued_at) filter (where p.retry_at < 'infinity'))::double precision, 0)
         as lag_seconds,
-    (select count(*) from rec.items i where i.encoded_hash is distinct from i.content_hash)
+    (select count(*) from rec.items i where i.stale)
         as items_to_encode
 from rec.pending p;
 comment on view rec.queue is 'What waits to be folded or encoded, what is parked, and the lag in seconds.';

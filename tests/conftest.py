@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,8 @@ from rec_pkg.embedded import EmbeddedServer
 from rec_pkg.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from rec_pkg.encoder import Encoder
 
@@ -65,15 +67,27 @@ def template(server: str) -> Iterator[str]:
         _drop(server, name)
 
 
+@pytest.fixture(scope="session")
+def new_database(server: str, template: str) -> Callable[[], AbstractContextManager[str]]:
+    """A function that gives the URL of a fresh migrated database, for as long as it is open."""
+
+    @contextmanager
+    def database() -> Iterator[str]:
+        name = f"{PREFIX}_{next(NUMBERS)}"
+        _create(server, name, template)
+        try:
+            yield _with_database(server, name)
+        finally:
+            _drop(server, name)
+
+    return database
+
+
 @pytest.fixture
-def database_url(server: str, template: str) -> Iterator[str]:
+def database_url(new_database: Callable[[], AbstractContextManager[str]]) -> Iterator[str]:
     """URL of a fresh migrated database."""
-    name = f"{PREFIX}_{next(NUMBERS)}"
-    _create(server, name, template)
-    try:
-        yield _with_database(server, name)
-    finally:
-        _drop(server, name)
+    with new_database() as url:
+        yield url
 
 
 @pytest.fixture

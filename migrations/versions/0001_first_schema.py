@@ -39,11 +39,12 @@ create table rec.items (
     content_hash bytea not null
         generated always as (rec.item_hash(title, body, attributes, tags)) stored,
     encoded_hash bytea,
+    stale boolean not null generated always as (
+        encoded_hash is distinct from rec.item_hash(title, body, attributes, tags)) stored,
     encode_error text
 );
 create index items_failed on rec.items (item_id) where encode_error is not null;
-create index items_to_encode on rec.items (item_id)
-    where encoded_hash is distinct from content_hash;
+create index items_to_encode on rec.items (item_id) where stale;
 create index items_newest on rec.items (domain, created_at desc, item_id) where available;
 create index items_attributes on rec.items using gin (attributes jsonb_path_ops);
 

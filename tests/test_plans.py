@@ -1,0 +1,129 @@
+"""The plans of the hot queries: the index is used where the speed depends on it."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psycopg
+import pytest
+from pgvector import HalfVector
+from pgvector.psycopg import register_vector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+ITEMS = 3000
+HNSW = "item_vectors_hnsw"
+INTEREST = "(select interest from rec.user_interests where user_id = 'ann' and horizon = 'long')"
+
+
+@pytest.fixture(scope="module")
+def full(new_database: Callable[[], AbstractContextManager[str]]) -> Iterator[Connection]:
+    """Three thousand random items, one in a hundred of them rare, and many events."""
+    with new_database() as url, psycopg.connect(url, autocommit=True) as db:
+        register_vector(db)
+        add_items(db)
+        db.execute(
+            "insert into rec.events (user_id, item_id)"
+            " select 'user ' || n % 20, 'i' || n % 700 from generate_series(1, 5000) n"
+        )
+        db.execute("select rec.track('ann', 'i' || n) from generate_series(1, 5) n")
+        db.execute("select rec.apply_users('{ann}')")
+        db.execute("insert into rec.popularity select item_id, random() from rec.items")
+        db.execute("vacuum analyze")
+        yield db
+
+
+def add_items(db: Connection) -> None:
+    vectors = np.random.default_rng(1).normal(size=(ITEMS, 384))
+    with db.cursor() as cursor:
+        with cursor.copy("copy rec.items (item_id, attributes) from stdin") as copy:
+            for number in range(ITEMS):
+                copy.write_row((f"i{number}", json.dumps({"rare": number % 100 == 0})))
+        with cursor.copy("copy rec.item_vectors from stdin with (format binary)") as copy:
+            copy.set_types(["text", "halfvec"])
+            for number, vector in enumerate(vectors):
+                copy.write_row((f"i{number}", HalfVector(vector / np.linalg.norm(vector))))
+    db.execute("update rec.items set encoded_hash = content_hash")
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from nodes(child)
+
+
+def indexes(db: Connection, query: str) -> set[str]:
+    """Names of the indexes in the plan of `query`."""
+    row = db.execute(f"explain (format json) {query}").fetchone()
+    assert row
+    return {node["Index Name"] for node in nodes(row[0][0]["Plan"]) if "Index Name" in node}
+
+
+def nested_plans(db: Connection, query: str) -> list[str]:
+    """The plans of all statements that run inside the functions of `query`."""
+    plans: list[str] = []
+
+    def keep(notice: psycopg.errors.Diagnostic) -> None:
+        plans.append(notice.message_primary or "")
+
+    db.add_notice_handler(keep)
+    db.execute("load 'auto_explain'")
+    db.execute("set auto_explain.log_min_duration = 0; set auto_explain.log_nested_statements = on")
+    db.execute("set client_min_messages = log")
+    db.execute(query)
+    db.execute("reset client_min_messages")
+    db.remove_notice_handler(keep)
+    return plans
+
+
+@pytest.mark.parametrize(
+    "near",
+    [f"{INTEREST}::halfvec", "(select embedding from rec.item_vectors where item_id = 'i7')"],
+)
+def test_the_plain_query_of_an_analyst_uses_the_index(full: Connection, near: str) -> None:
+    query = f"select item_id from rec.item_vectors order by embedding <=> {near} limit 10"
+    assert HNSW in indexes(full, query)
+
+
+def test_the_search_inside_recommend_uses_the_index(full: Connection) -> None:
+    plans = nested_plans(full, "select * from rec.recommend('ann')")
+    searches = [plan for plan in plans if "v.embedding <=> v_query" in plan]
+    assert len(searches) >= 2
+    assert all(f"Index Scan using {HNSW}" in plan for plan in searches)
+
+
+def test_a_search_among_few_rows_does_not_scan_the_index(full: Connection) -> None:
+    query = f"select * from rec.nearest({INTEREST}, 10, p_filter => '{{\"rare\": true}}')"
+    plans = nested_plans(full, query)
+    assert not any(f"using {HNSW}" in plan for plan in plans)
+    assert any("items_attributes" in plan for plan in plans)
+
+
+def test_new_items_are_found_by_the_partial_index(full: Connection) -> None:
+    assert indexes(full, "select item_id from rec.items where stale") == {"items_to_encode"}
+
+
+def test_the_trending_items_come_from_the_index(full: Connection) -> None:
+    plans = nested_plans(full, "select * from rec.popular(10)")
+    assert any("popularity_trending" in plan for plan in plans)
+
+
+def test_what_a_user_has_seen_is_found_by_an_index(full: Connection) -> None:
+    plans = nested_plans(full, "select rec.seen_items('ann')")
+    assert any("marks_seen" in plan and "Index Cond: (user_id = 'ann'" in plan for plan in plans)
+
+
+def test_the_events_of_the_claimed_rows_are_found_by_the_key(full: Connection) -> None:
+    with full.transaction(force_rollback=True):
+        plans = nested_plans(full, "select rec.apply_users('{user 1}')")
+    shares = [plan for plan in plans if "insert into rec.user_interests" in plan]
+    assert len(shares) == 1
+    assert "events_2" in shares[0]
+    assert re.search(r"Index Scan using events_\d+_\d+_pkey", shares[0])
