@@ -122,8 +122,8 @@ def test_what_a_user_has_seen_is_found_by_an_index(full: Connection) -> None:
 
 def test_the_events_of_the_claimed_rows_are_found_by_the_key(full: Connection) -> None:
     with full.transaction(force_rollback=True):
-        plans = nested_plans(full, "select rec.apply_users('{user 1}')")
+        full.execute("select rec.track('ann', 'i' || n) from generate_series(6, 9) n")
+        plans = nested_plans(full, "select rec.apply_users('{ann}')")
     shares = [plan for plan in plans if "insert into rec.user_interests" in plan]
     assert len(shares) == 1
-    assert "events_2" in shares[0]
     assert re.search(r"Index Scan using events_\d+_\d+_pkey", shares[0])
