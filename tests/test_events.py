@@ -1,0 +1,220 @@
+"""Writing events: what the triggers do in the application's transaction, and what they refuse."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+def count(db: Connection, table: str) -> int:
+    row = db.execute(f"select count(*) from {table}").fetchone()
+    assert row
+    return int(row[0])
+
+
+def notifications(db: Connection) -> int:
+    return len(list(db.notifies(timeout=0.2)))
+
+
+def test_an_insert_queues_each_event_once(db: Connection) -> None:
+    db.execute("insert into rec.events (user_id, item_id) values ('a', 'x'), ('b', 'x')")
+    with (
+        db.cursor() as cursor,
+        cursor.copy("copy rec.events (user_id, item_id) from stdin") as copy,
+    ):
+        copy.write_row(("a", "y"))
+    assert db.execute("select user_id from rec.pending order by event_id").fetchall() == [
+        ("a",),
+        ("b",),
+        ("a",),
+    ]
+
+
+def test_a_repeated_dedupe_key_counts_once(db: Connection) -> None:
+    first = db.execute("select rec.track('a', 'x', p_dedupe_key => 'k')").fetchone()
+    again = db.execute("select rec.track('a', 'x', p_dedupe_key => 'k')").fetchone()
+    assert first == again
+    assert db.execute("select rec.track('b', 'x', p_dedupe_key => 'k')").fetchone() != first
+    insert = (
+        "insert into rec.events (user_id, item_id, dedupe_key, occurred_at)"
+        " values ('a', 'x', 'm', '2026-01-01') on conflict do nothing"
+    )
+    db.execute(insert)
+    db.execute(insert)
+    assert count(db, "rec.events") == count(db, "rec.pending") == 3
+
+
+def test_concurrent_calls_with_one_dedupe_key_give_one_event(
+    db: Connection, database_url: str
+) -> None:
+    ids: list[int] = []
+
+    def track() -> None:
+        with psycopg.connect(database_url) as own:
+            row = own.execute("select rec.track('a', 'x', p_dedupe_key => 'k')").fetchone()
+            assert row
+            ids.append(row[0])
+
+    threads = [threading.Thread(target=track) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(ids) == 8
+    assert len(set(ids)) == count(db, "rec.events") == 1
+
+
+def test_a_blank_text_is_no_text(db: Connection) -> None:
+    db.execute("insert into rec.events (user_id, item_id, text) values ('a', 'x', '  ')")
+    assert db.execute("select text, text_hash from rec.events").fetchone() == (None, None)
+    with pytest.raises(psycopg.errors.CheckViolation, match="events_item_or_text"):
+        db.execute("select rec.track('a', p_text => ' ')")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ("null, 'x'", psycopg.errors.NullValueNotAllowed),
+        ("'', 'x'", psycopg.errors.NullValueNotAllowed),
+        ("'a'", psycopg.errors.CheckViolation),
+        ("'a', 'x', 'no such kind'", psycopg.errors.ForeignKeyViolation),
+        ("'a', 'x', null", psycopg.errors.ForeignKeyViolation),
+        ("'a', 'x', p_value => 'NaN'", psycopg.errors.CheckViolation),
+        ("'a', 'x', p_value => 'Infinity'", psycopg.errors.CheckViolation),
+        ("'a', 'x', p_occurred_at => 'infinity'", psycopg.errors.CheckViolation),
+    ],
+)
+def test_bad_events_are_refused(db: Connection, arguments: str, error: type[psycopg.Error]) -> None:
+    with pytest.raises(error):
+        db.execute(f"select rec.track({arguments})")
+    assert count(db, "rec.events") == count(db, "rec.pending") == 0
+
+
+def test_no_worker_sleeps_so_nothing_is_notified(db: Connection) -> None:
+    db.execute("listen rec_events")
+    db.execute("select rec.track('a', 'x')")
+    assert notifications(db) == 0
+
+
+def test_a_sleeping_worker_is_notified_with_an_empty_payload(
+    db: Connection, database_url: str
+) -> None:
+    with psycopg.connect(database_url, autocommit=True) as sleeper:
+        sleeper.execute("listen rec_events")
+        assert sleeper.execute("select rec.try_sleep()").fetchone() == ("asleep",)
+        db.execute("select rec.track('a', 'x')")
+        assert [n.payload for n in sleeper.notifies(timeout=2, stop_after=1)] == [""]
+        sleeper.execute("select rec.stop_sleeping()")
+        db.execute("select rec.track('a', 'x')")
+        assert notifications(sleeper) == 0
+
+
+def test_nobody_falls_asleep_while_a_writer_would_not_notify(
+    db: Connection, database_url: str
+) -> None:
+    with psycopg.connect(database_url) as writer:
+        writer.execute("select rec.track('a', 'x')")
+        assert db.execute("select rec.try_sleep()").fetchone() == ("busy",)
+        writer.commit()
+        assert db.execute("select rec.try_sleep()").fetchone() == ("asleep",)
+        with psycopg.connect(database_url, autocommit=True) as second:
+            assert second.execute("select rec.try_sleep()").fetchone() == ("guarded",)
+
+
+def test_an_event_on_an_unknown_item_is_parked_until_the_item_is_there(db: Connection) -> None:
+    db.execute("select rec.track('a', 'late'), rec.track('a', 'here')")
+    add_encoded(db, ["here"])
+    assert db.execute("select rec.apply_pending()").fetchone() == (1,)
+    assert db.execute("select item_id, error from rec.parked").fetchall() == [
+        ("late", "unknown item 'late'")
+    ]
+    add_encoded(db, ["late"])
+    assert count(db, "rec.parked") == 0
+    assert db.execute("select rec.apply_pending()").fetchone() == (1,)
+    assert count(db, "rec.pending") == 0
+
+
+def test_an_event_of_a_removed_kind_is_parked_and_can_be_retried(db: Connection) -> None:
+    add_encoded(db, ["x"])
+    db.execute("insert into rec.event_kinds values ('share', 2)")
+    db.execute("select rec.track('a', 'x', 'share')")
+    db.execute("delete from rec.event_kinds where kind = 'share'")
+    assert db.execute("select rec.apply_pending()").fetchone() == (0,)
+    assert db.execute("select error from rec.parked").fetchone() == ("unknown event kind 'share'",)
+    db.execute("insert into rec.event_kinds values ('share', 2)")
+    assert db.execute("select rec.retry('{a}')").fetchone() == (1,)
+    assert db.execute("select rec.apply_pending()").fetchone() == (1,)
+
+
+def test_an_event_whose_vector_is_missing_waits(db: Connection) -> None:
+    db.execute("insert into rec.items (item_id) values ('x')")
+    db.execute("select rec.track('a', 'x')")
+    assert db.execute("select rec.apply_pending()").fetchone() == (0,)
+    assert db.execute("select retry_at > now(), error from rec.pending").fetchone() == (True, None)
+
+
+def test_two_sessions_never_fold_an_event_twice_nor_wait_for_each_other(
+    db: Connection, database_url: str
+) -> None:
+    add_encoded(db, ["x"])
+    db.execute(
+        "insert into rec.events (user_id, item_id)"
+        " select 'u' || n % 5, 'x' from generate_series(1, 20) n"
+    )
+    with psycopg.connect(database_url) as first:
+        assert first.execute("select rec.apply_users('{u0,u1}')").fetchone() == (8,)
+        assert db.execute("select rec.apply_users('{u0,u1,u2}')").fetchone() == (4,)
+        assert db.execute("select rec.apply_pending()").fetchone() == (8,)
+        first.commit()
+    assert db.execute("select rec.apply_pending()").fetchone() == (0,)
+    masses = db.execute("select distinct round(mass) from rec.user_interests").fetchall()
+    assert masses == [(4,)]
+
+
+def test_a_user_of_whom_one_event_is_claimed_is_left_alone(
+    db: Connection, database_url: str
+) -> None:
+    add_encoded(db, ["x"])
+    db.execute("select rec.track('a', 'x')")
+    with psycopg.connect(database_url) as first:
+        assert first.execute("select rec.apply_pending()").fetchone() == (1,)
+        db.execute("select rec.track('a', 'x')")
+        assert db.execute("select rec.apply_pending()").fetchone() == (0,)
+        first.commit()
+    assert db.execute("select rec.apply_pending()").fetchone() == (1,)
+
+
+def test_vectors_of_another_encoder_are_refused(db: Connection) -> None:
+    add_encoded(db, ["x"])
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="another encoder"):
+        db.execute("select rec.store_texts(%s, '{}', '{}')", ["b" * 64])
+
+
+def test_a_changed_item_waits_for_its_new_vector_and_an_unchanged_one_does_not(
+    db: Connection,
+) -> None:
+    add_encoded(db, ["x", "y"])
+    db.execute("update rec.items set title = 'new' where item_id = 'x'")
+    db.execute("update rec.items set available = false where item_id = 'y'")
+    assert db.execute("select item_id from rec.claim_items(10)").fetchall() == [("x",)]
+
+
+def add_encoded(db: Connection, items: Sequence[str]) -> None:
+    """Insert items and store a vector for each, as a worker does."""
+    fingerprint = "a" * 64
+    db.execute("select rec.register_encoder(%s, 'test', '{}', 384)", [fingerprint])
+    for item in items:
+        db.execute("insert into rec.items (item_id) values (%s)", [item])
+        db.execute(
+            "select rec.store_items(%s, array[item_id], array[content_hash],"
+            " array[array_fill(1, array[384])::halfvec]) from rec.items where item_id = %s",
+            [fingerprint, item],
+        )
