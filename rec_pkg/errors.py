@@ -59,3 +59,15 @@ class UnknownItem(RecError):
 
 class BadInput(RecError):
     """The input cannot be used."""
+
+
+class DatabaseRefused(RecError):
+    """The database did not do what was asked of it."""
+
+
+class LoadStopped(RecError):
+    """The file could not be loaded to its end; what was stored before is kept, so load it again."""
+
+
+class WorkerSilent(RecError):
+    """The worker did not do its part in time; its log and `pgrec status` say more."""

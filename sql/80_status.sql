@@ -16,6 +16,8 @@ select
         select extract(epoch from clock_timestamp() - min(p.enqueued_at))::double precision
         from rec.pending p where p.retry_at < 'infinity'), 0) as lag_seconds,
     (select count(*) from rec.item_deltas) as deltas,
+    (select count(*) from pg_stat_activity a
+        where a.datname = current_database() and a.application_name = 'pgrec worker') as workers,
     (select e.name from rec.encoders e where e.active) as encoder,
     (select e.fingerprint from rec.encoders e where e.active) as fingerprint;
 comment on view rec.status is 'Counts, queue depth, lag and the active encoder, in one row.';

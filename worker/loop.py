@@ -68,14 +68,18 @@ class Loop:
             raise EncoderMismatch(f"active {active:.12}, ours {self._encoder.fingerprint:.12}")
 
     async def run(self, *, once: bool = False) -> None:
-        """Drain and sleep in turn until told to stop; with `once`, drain and return."""
+        """Drain and sleep in turn until told to stop; with `once`, until nothing is queued."""
         while not self._stopping.is_set():
             await self._keep_house()
             await self.drain()
-            self._metrics.observe(await self._store.queue())
-            if once:
+            queue = await self._store.queue()
+            self._metrics.observe(queue)
+            if not once:
+                await self._sleep()
+            elif queue.pending == 0:
                 return
-            await self._sleep()
+            else:  # postponed, or with another worker
+                await asyncio.sleep(await self._store.seconds_to_retry(longest=1))
 
     async def drain(self) -> bool:
         """

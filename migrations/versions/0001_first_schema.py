@@ -196,7 +196,7 @@ create table rec.settings (
     ef_search integer not null default 100 check (ef_search between 1 and 1000),
     topics integer not null default 5 check (topics between 1 and 20),
     topic_events integer not null default 50 check (topic_events between 1 and 500),
-    topic_similarity double precision not null default 0.4
+    topic_similarity double precision not null default 0.2
         check (topic_similarity between -1 and 1),
     latest_items integer not null default 5 check (latest_items between 1 and 50),
     transition_window integer not null default 5 check (transition_window between 1 and 50),

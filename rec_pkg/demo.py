@@ -1,0 +1,282 @@
+"""The story that `pgrec demo` plays: one person's words and clicks, and the lists that follow."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from typing import TYPE_CHECKING, Final
+
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+from sqlalchemy.orm import Session
+
+from rec_pkg import database, schema
+from rec_pkg.client import Client
+from rec_pkg.encoder import fetch
+from rec_pkg.encoder_records import load_record
+from rec_pkg.errors import WorkerSilent
+from rec_pkg.loading import load_items
+from rec_pkg.models import Item
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from rich.console import Console
+    from sqlalchemy.engine import Engine
+
+    from rec_pkg.queries import Recommendation, Share
+    from rec_pkg.settings import Settings
+
+WISH: Final = "我喜欢浏览一些时尚的衣服，特别是品牌T恤和牛仔裤"
+WISH_IN_ENGLISH: Final = "I like browsing fashionable clothes, especially brand T-shirts and jeans"
+READER, SHOPPER = "demo-lin", "demo-kate"
+COOKING: Final = ("book-en-001", "book-zh-003", "shop-en-037")
+LENGTH: Final = 10
+QUOTED: Final = 12
+TITLE_WIDTH: Final = 30
+PATIENCE_S: Final = 120.0
+
+
+def play(settings: Settings, console: Console) -> None:
+    """
+    Set everything up, play the story on `console`, and leave the server for whoever goes on.
+
+    Raises:
+        WorkerSilent: if the worker does not answer.
+    """
+    database.conninfo(settings, create=True)
+    _prepare(settings, console)
+    engine = database.open_engine(settings)
+    try:
+        client = Client(engine)
+        with _worker():
+            _wait_for_worker(client, console)
+            Story(engine, console).tell()
+    finally:
+        engine.dispose()
+    _say_how_to_go_on(settings, console)
+
+
+def _prepare(settings: Settings, console: Console) -> None:
+    record = load_record(settings.encoder)
+    with console.status(f"Preparing the encoder {record.name} (once, about half a minute)"):
+        fetch(record, settings.cache_dir)
+    engine = database.open_engine(settings)
+    schema.migrate(engine, dims=record.dims)
+    engine.dispose()
+    catalogue = files("rec_pkg") / "catalogue" / "items.jsonl"
+    with (
+        as_file(catalogue) as path,
+        database.connect(settings) as connection,
+        Progress(console=console) as progress,
+    ):
+        task = progress.add_task("Loading the sample catalogue", total=None)
+        load_items(
+            connection,
+            path,
+            on_progress=lambda _, done, total: progress.update(task, completed=done, total=total),
+        )
+
+
+@contextmanager
+def _worker() -> Iterator[None]:
+    """Run `pgrec worker` beside us; what it logs is shown only if it fails."""
+    command = [sys.executable, "-m", "rec_pkg", "worker", "--metrics-port", "0"]
+    with tempfile.TemporaryFile("w+") as log, subprocess.Popen(command, stderr=log) as process:  # noqa: S603  # our own
+        try:
+            yield
+        except WorkerSilent:
+            log.seek(0)
+            sys.stderr.write(log.read())
+            raise
+        finally:
+            process.terminate()
+
+
+def _wait_for_worker(client: Client, console: Console) -> None:
+    with console.status("Starting the worker"):
+        _wait_until(lambda: client.status().workers > 0, pause_s=0.05)
+    waiting = client.status().items_to_encode
+    if not waiting:
+        return
+    with Progress(console=console) as progress:
+        task = progress.add_task("Encoding the items", total=waiting)
+
+        def encoded() -> bool:
+            left = client.status().items_to_encode
+            progress.update(task, completed=waiting - left)
+            return left == 0
+
+        _wait_until(encoded, pause_s=0.1)
+
+
+def _wait_until(done: Callable[[], bool], pause_s: float = 0.0) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not done():
+        if time.monotonic() > end:
+            raise WorkerSilent
+        time.sleep(pause_s)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A list that followed an event, and the seconds from the event's COMMIT to it."""
+
+    items: list[Recommendation]
+    seconds: float
+
+
+class Story:
+    """Two new people and what happens to their lists."""
+
+    def __init__(self, engine: Engine, console: Console) -> None:
+        self._engine = engine
+        self._client = Client(engine)
+        self._console = console
+
+    def tell(self) -> None:
+        """Play all steps. Both people are forgotten first, so that they are new each time."""
+        for person in (READER, SHOPPER):
+            self._client.forget(person)
+        self._newcomer()
+        first = self._wish()
+        self._wish_in_english(first)
+        self._clicks()
+        self._dislike()
+
+    def _newcomer(self) -> None:
+        self._heading("1. Nobody knows Lin yet", "so the list holds what is trending or new.")
+        self._show(READER, self._list(READER))
+
+    def _wish(self) -> list[Recommendation]:
+        self._heading("2. Lin writes", WISH)
+        change = self._after(READER, lambda: self._client.track(READER, kind="wish", text=WISH))
+        self._show(READER, change.items, change.seconds)
+        return change.items
+
+    def _wish_in_english(self, first: Sequence[Recommendation]) -> None:
+        self._heading("3. Kate writes the same in English", WISH_IN_ENGLISH)
+        change = self._after(
+            SHOPPER, lambda: self._client.track(SHOPPER, kind="wish", text=WISH_IN_ENGLISH)
+        )
+        self._show(SHOPPER, change.items, change.seconds)
+        shared = {item.item_id for item in first} & {item.item_id for item in change.items}
+        self._console.print(f"{len(shared)} of {LENGTH} items are on both lists.")
+
+    def _clicks(self) -> None:
+        titles = "; ".join(self._title(item) for item in COOKING)
+        self._heading("4. Lin clicks on three things to cook with", titles)
+
+        def click() -> None:
+            for item in COOKING:
+                self._client.track(READER, item)
+
+        change = self._after(READER, click)
+        self._show(READER, change.items, change.seconds)
+        self._console.print("The clothes are still there: a new interest does not erase the old.")
+
+    def _dislike(self) -> None:
+        cooking = [i for i in self._list(READER) if self._mostly_cooking(i)]
+        disliked = cooking[0]
+        self._heading("5. Lin does not like", disliked.title)
+        change = self._after(
+            READER, lambda: self._client.track(READER, disliked.item_id, kind="dislike")
+        )
+        self._show(READER, change.items, change.seconds)
+        left = sum(self._mostly_cooking(item) for item in change.items)
+        self._console.print(f"Things to cook with on the list: {len(cooking)} before, {left} now.")
+
+    def _mostly_cooking(self, item: Recommendation) -> bool:
+        shares = [share for share in self._shares(READER, item) if share.share > 0]
+        return bool(shares) and shares[0].item_id in COOKING
+
+    def _after(self, person: str, act: Callable[[], object]) -> Change:
+        before = [item.item_id for item in self._list(person)]
+        act()
+        committed = time.perf_counter()
+        changed: list[Recommendation] = []
+
+        def differs() -> bool:
+            changed[:] = self._list(person)
+            return [item.item_id for item in changed] != before
+
+        _wait_until(differs)
+        return Change(changed, time.perf_counter() - committed)
+
+    def _list(self, person: str) -> list[Recommendation]:
+        return self._client.recommend(person, LENGTH)
+
+    def _title(self, item_id: str) -> str:
+        with Session(self._engine) as session:
+            return session.get_one(Item, item_id).title
+
+    def _shares(self, person: str, item: Recommendation) -> list[Share]:
+        return [s for s in self._client.explain(person, item.item_id) if s.term == "content"]
+
+    def _heading(self, title: str, text: str) -> None:
+        self._console.print()
+        self._console.rule(Text(title, "bold"), align="left")
+        self._console.print(Text(text, "italic"))
+
+    def _show(self, person: str, items: Sequence[Recommendation], seconds: float = 0) -> None:
+        table = Table(box=None, pad_edge=False)
+        for column in ("#", "item", "domain", "score", "why"):
+            table.add_column(column, justify="right" if column in "#score" else "left")
+        room = max(self._console.width - TITLE_WIDTH - 22, 24)
+        for item in items:
+            title, why = Text(item.title), Text(self._why(person, item))
+            title.truncate(TITLE_WIDTH, overflow="ellipsis")
+            why.truncate(room, overflow="ellipsis")
+            table.add_row(str(item.rank), title, item.domain, f"{item.score:.2f}", why)
+        self._console.print(table)
+        if seconds:
+            figure = f"{seconds * 1000:.0f} ms from COMMIT to this list"
+            self._console.print(Text(figure, "green"))
+
+    def _why(self, person: str, item: Recommendation) -> str:
+        """Say which past events speak for an item: their shares of all that speaks for it."""
+        pros = [share for share in self._shares(person, item) if share.share > 0]
+        total = sum(share.share for share in pros)
+        if not total:
+            return item.path
+        parts = [f"{share.share / total:.0%} {_what(share)}" for share in pros[:2]]
+        return ", ".join(parts)
+
+
+def _what(share: Share) -> str:
+    words = share.text or share.title or share.item_id or ""
+    return f"{share.kind} “{words[:QUOTED]}{'…' if len(words) > QUOTED else ''}”"
+
+
+def _say_how_to_go_on(settings: Settings, console: Console) -> None:
+    server = database.embedded_server(settings)
+    url = f'"{server.url}"' if server else 'os.environ["PGREC_DATABASE_URL"]'
+    query = (
+        f"select rank, title, score from rec.recommend('{READER}') join rec.items using (item_id)"  # noqa: S608  # to be read
+    )
+    console.print()
+    console.rule(Text("Go on by hand", "bold"), align="left")
+    for line in (
+        "With psql:",
+        f'  {_program()} psql -c "{query}"',
+        f"With Python ({sys.executable}):",
+        "  from rec_pkg import Client",
+        f"  client = Client({url})",
+        f'  client.track("{READER}", "film-en-001")',
+        f'  for item in client.recommend("{READER}"): print(item.rank, item.title)',
+        "For new texts and items a worker must run:",
+        f"  {_program()} worker",
+        *([f"The server stays up; this stops it: {_program()} down"] if server else []),
+    ):
+        console.print(Text(line, "bold" if line.startswith("  ") else ""), soft_wrap=True)
+
+
+def _program() -> str:
+    return "pgrec" if shutil.which("pgrec") else sys.argv[0]

@@ -1,0 +1,289 @@
+"""
+The tables and views of schema `rec` as SQLAlchemy models.
+
+`pgrec migrate` makes the tables, never `Base.metadata.create_all()`. What the database fills in by
+itself may be left out. Vectors are lists of `Encoder.dims` floats.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, ClassVar, TypeVar
+
+import sqlalchemy as sa
+from pgvector.sqlalchemy import HALFVEC, Vector
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
+from sqlalchemy.ext.mutable import MutableDict, MutableList
+from sqlalchemy.orm import DeclarativeBase, Mapped, foreign, mapped_column, relationship
+
+T = TypeVar("T")
+Key = Annotated[T, mapped_column(primary_key=True)]
+Filled = Annotated[T, mapped_column(server_default=sa.FetchedValue())]
+UnitVector = Annotated[list[float], mapped_column(HALFVEC())]
+SumVector = Annotated[list[float], mapped_column(Vector())]
+FIRST = datetime(1, 1, 3, tzinfo=UTC)
+LAST = datetime(9999, 12, 29, tzinfo=UTC)
+
+
+class FiniteTime(sa.TypeDecorator[datetime]):
+    """A timestamptz that may be infinite, read as the first or the last days that Python knows."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def column_expression(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        """Select `column`, held between the years 1 and 9999."""
+        first, last = (sa.literal(time, self.impl_instance) for time in (FIRST, LAST))
+        return sa.func.least(sa.func.greatest(column, first), last, type_=self)
+
+
+class Base(DeclarativeBase):
+    """Everything in schema `rec`."""
+
+    metadata = sa.MetaData(schema="rec")
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        str: sa.Text(),
+        float: sa.Double(),
+        bytes: BYTEA(),
+        datetime: sa.DateTime(timezone=True),
+        timedelta: sa.Interval(),
+        dict[str, Any]: MutableDict.as_mutable(JSONB()),
+        list[str]: MutableList.as_mutable(ARRAY(sa.Text())),
+    }
+
+
+class Item(Base):
+    """Something to recommend. It has a vector once the worker has encoded what it says."""
+
+    __tablename__ = "items"
+
+    item_id: Mapped[Key[str]]
+    domain: Mapped[Filled[str]]
+    title: Mapped[Filled[str]]
+    body: Mapped[Filled[str]]
+    attributes: Mapped[Filled[dict[str, Any]]]
+    tags: Mapped[Filled[list[str]]]
+    available: Mapped[Filled[bool]]
+    created_at: Mapped[Filled[datetime]]
+    updated_at: Mapped[Filled[datetime]] = mapped_column(onupdate=sa.func.now())
+    content_hash: Mapped[Filled[bytes]] = mapped_column(server_onupdate=sa.FetchedValue())
+    encoded_hash: Mapped[bytes | None]
+    stale: Mapped[Filled[bool]] = mapped_column(server_onupdate=sa.FetchedValue())
+    encode_error: Mapped[str | None]
+
+    vector: Mapped["ItemVector | None"] = relationship(back_populates="item", viewonly=True)
+
+
+class ItemVector(Base):
+    """The vector of an item, written by the worker; `embedding` has the HNSW index for cosine."""
+
+    __tablename__ = "item_vectors"
+
+    item_id: Mapped[str] = mapped_column(
+        sa.ForeignKey("rec.items.item_id", ondelete="CASCADE"), primary_key=True
+    )
+    embedding: Mapped[UnitVector]
+
+    item: Mapped[Item] = relationship(back_populates="vector", viewonly=True)
+
+
+class EventKind(Base):
+    """A kind of event; a value v, as of a rating, scales its weight by (v - neutral) / scale."""
+
+    __tablename__ = "event_kinds"
+
+    kind: Mapped[Key[str]]
+    weight: Mapped[float]
+    marks_seen: Mapped[Filled[bool]]
+    neutral: Mapped[float | None]
+    scale: Mapped[float | None]
+
+
+class Horizon(Base):
+    """A half-life of interest and its weight in the mix."""
+
+    __tablename__ = "horizons"
+
+    horizon: Mapped[Key[str]]
+    half_life: Mapped[timedelta]
+    weight: Mapped[float]
+
+
+class Event(Base):
+    """
+    What a user did, with an item, a text, or both. The log is append-only.
+
+    To take one back use `Client.undo`: to delete the row leaves its share in the interests.
+    """
+
+    __tablename__ = "events"
+
+    user_id: Mapped[Key[str]]
+    occurred_at: Mapped[Filled[datetime]] = mapped_column(primary_key=True)
+    event_id: Mapped[int] = mapped_column(
+        sa.BigInteger, sa.Identity(always=True), primary_key=True, insert_sentinel=True
+    )
+    item_id: Mapped[str | None]
+    kind: Mapped[Filled[str]]
+    text: Mapped[str | None]
+    text_hash: Mapped[bytes | None] = mapped_column(server_default=sa.FetchedValue())
+    value: Mapped[float | None]
+    dedupe_key: Mapped[str | None]
+    received_at: Mapped[Filled[datetime]]
+
+    item: Mapped[Item | None] = relationship(
+        primaryjoin=lambda: foreign(Event.item_id) == Item.item_id, viewonly=True
+    )
+
+
+class Pending(Base):
+    """A committed event that is not folded into the stored interests yet."""
+
+    __tablename__ = "pending"
+
+    user_id: Mapped[Key[str]]
+    event_id: Mapped[int] = mapped_column(sa.BigInteger, primary_key=True)
+    occurred_at: Mapped[datetime]
+    has_text: Mapped[bool]
+    enqueued_at: Mapped[Filled[datetime]]
+    attempts: Mapped[Filled[int]] = mapped_column(sa.SmallInteger)
+    retry_at: Mapped[Filled[datetime]] = mapped_column(FiniteTime)
+    error: Mapped[str | None]
+
+
+class UserInterest(Base):
+    """The sum of a user's decayed event vectors as of `as_of`, and of their absolute weights."""
+
+    __tablename__ = "user_interests"
+
+    user_id: Mapped[Key[str]]
+    horizon: Mapped[Key[str]]
+    interest: Mapped[SumVector]
+    mass: Mapped[float]
+    as_of: Mapped[datetime]
+
+
+class ItemDelta(Base):
+    """What an event adds to `Popularity` (no `from_item`) or `ItemTransition`, until merged."""
+
+    __tablename__ = "item_deltas"
+
+    user_id: Mapped[Key[str]]
+    delta_id: Mapped[int] = mapped_column(
+        sa.BigInteger, sa.Identity(always=True), primary_key=True, insert_sentinel=True
+    )
+    from_item: Mapped[str | None]
+    to_item: Mapped[str]
+    amount: Mapped[float]
+    at: Mapped[datetime]
+
+
+class Popularity(Base):
+    """The decayed weight of an item's events, as log2(mass) + seconds since 1970 / half-life."""
+
+    __tablename__ = "popularity"
+
+    item_id: Mapped[Key[str]]
+    log_mass: Mapped[float]
+
+
+class ItemTransition(Base):
+    """How often users went on from one item to another, in the form of `Popularity.log_mass`."""
+
+    __tablename__ = "item_transitions"
+
+    from_item: Mapped[Key[str]]
+    to_item: Mapped[Key[str]]
+    log_mass: Mapped[float]
+
+
+class Text(Base):
+    """The vector of a text of an event, under the sha256 of the text."""
+
+    __tablename__ = "texts"
+
+    text_hash: Mapped[Key[bytes]]
+    embedding: Mapped[UnitVector]
+
+
+class Encoder(Base):
+    """An encoder that was used here; the vectors are those of the active one."""
+
+    __tablename__ = "encoders"
+
+    fingerprint: Mapped[Key[str]]
+    name: Mapped[str]
+    record: Mapped[dict[str, Any]]
+    dims: Mapped[int]
+    active: Mapped[Filled[bool]]
+    created_at: Mapped[Filled[datetime]]
+
+
+class RankerSettings(Base):
+    """The weights and limits of ranking, in the one row of `settings`; CHECKs hold their ranges."""
+
+    __tablename__ = "settings"
+
+    singleton: Mapped[Filled[bool]] = mapped_column(primary_key=True)
+    content_weight: Mapped[Filled[float]]
+    transition_weight: Mapped[Filled[float]]
+    trend_weight: Mapped[Filled[float]]
+    aversion_weight: Mapped[Filled[float]]
+    diversity: Mapped[Filled[float]]
+    balance: Mapped[Filled[float]]
+    candidates: Mapped[Filled[int]]
+    reranked: Mapped[Filled[int]]
+    exact_limit: Mapped[Filled[int]]
+    ef_search: Mapped[Filled[int]]
+    topics: Mapped[Filled[int]]
+    topic_events: Mapped[Filled[int]]
+    topic_similarity: Mapped[Filled[float]]
+    latest_items: Mapped[Filled[int]]
+    transition_window: Mapped[Filled[int]]
+    popularity_half_life: Mapped[Filled[timedelta]]
+    transition_half_life: Mapped[Filled[timedelta]]
+    max_attempts: Mapped[Filled[int]] = mapped_column(sa.SmallInteger)
+    sql_digest: Mapped[str | None]
+
+
+class EventVector(Base):
+    """View: an event with its weight and vector, which are None while unknown or not encoded."""
+
+    __tablename__ = "event_vectors"
+
+    user_id: Mapped[Key[str]]
+    occurred_at: Mapped[Key[datetime]]
+    event_id: Mapped[int] = mapped_column(sa.BigInteger, primary_key=True)
+    at: Mapped[datetime]
+    item_id: Mapped[str | None]
+    kind: Mapped[str]
+    text: Mapped[str | None]
+    weight: Mapped[float | None]
+    embedding: Mapped[SumVector | None]
+
+
+class Parked(Base):
+    """View: an event that could not be folded, and why."""
+
+    __tablename__ = "parked"
+
+    user_id: Mapped[Key[str]]
+    occurred_at: Mapped[Key[datetime]]
+    event_id: Mapped[int] = mapped_column(sa.BigInteger, primary_key=True)
+    kind: Mapped[str]
+    item_id: Mapped[str | None]
+    attempts: Mapped[int] = mapped_column(sa.SmallInteger)
+    error: Mapped[str]
+
+
+COUNTS = (
+    *("items", "items_to_encode", "items_failed", "events", "users", "texts"),
+    *("pending", "parked", "deltas", "workers"),
+)
+# A table, not a class: a row of figures has no identity that a session could keep.
+status = sa.Table(
+    "status",
+    Base.metadata,
+    *(sa.Column(name, sa.BigInteger, nullable=False) for name in COUNTS),
+    sa.Column("lag_seconds", sa.Double, nullable=False),
+    sa.Column("encoder", sa.Text),
+    sa.Column("fingerprint", sa.Text),
+)

@@ -1,0 +1,276 @@
+"""
+The functions of schema `rec` as selectables, to be joined with an application's own tables.
+
+    r = recommend("ada", 20, domain="shop")
+    select(Product, r.c.score).join(r, r.c.item_id == Product.sku).order_by(r.c.rank)
+
+Rows come in no promised order: sort by `rank`, or by what a docstring names. A user or item may be
+a column, which gives the rows for every one in the statement. What cannot be right, such as a
+negative `k`, a filter that is no mapping, or a time without a zone, raises `BadInput` at once.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from numbers import Integral
+from typing import Any, TypeVar
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+from pgvector.sqlalchemy import HALFVEC, Vector
+from sqlalchemy import Column, FromClause, Named, ScalarSelect, SQLColumnExpression, TypedColumns
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.sql.functions import Function
+
+from rec_pkg.errors import BadInput
+
+C = TypeVar("C", bound=TypedColumns)
+Id = str | SQLColumnExpression[str]
+Filter = Mapping[str, Any]
+WHEN = sa.DateTime(timezone=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """
+    A place in a list, `rank` counting from 1.
+
+    `score` adds up the terms `content`, `transition`, `trend` and, taken away, `aversion`, each
+    times its weight in the settings. `topic` counts the user's unrelated interests from 1; `path`
+    says how the item was found: hnsw, exact, transition, trend or newest.
+    """
+
+    rank: int
+    item_id: str
+    title: str
+    domain: str
+    score: float
+    content: float
+    transition: float
+    trend: float
+    aversion: float
+    topic: int | None
+    path: str
+
+
+class Recommendations(TypedColumns):
+    """Columns of `recommend`."""
+
+    rank: Named[int]
+    item_id: Named[str]
+    score: Named[float]
+    content: Named[float]
+    transition: Named[float]
+    trend: Named[float]
+    aversion: Named[float]
+    topic: Named[int | None]
+    path: Named[str]
+
+
+@dataclass(frozen=True, slots=True)
+class SimilarItem:
+    """An item and its cosine to another; `path` is hnsw or exact."""
+
+    rank: int
+    item_id: str
+    title: str
+    domain: str
+    similarity: float
+    path: str
+
+
+class Similarities(TypedColumns):
+    """Columns of `similar_items`."""
+
+    rank: Named[int]
+    item_id: Named[str]
+    similarity: Named[float]
+    path: Named[str]
+
+
+@dataclass(frozen=True, slots=True)
+class PopularItem:
+    """An item and the weights of its positive events, decayed by the settings' half-life."""
+
+    item_id: str
+    title: str
+    domain: str
+    mass: float
+
+
+class Masses(TypedColumns):
+    """Columns of `popular`."""
+
+    item_id: Named[str]
+    mass: Named[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A part of a score; of the term `content` it is the part of one event of the user."""
+
+    term: str
+    share: float
+    event_id: int | None
+    occurred_at: datetime | None
+    kind: str | None
+    item_id: str | None
+    title: str | None
+    text: str | None
+
+
+class Shares(TypedColumns):
+    """Columns of `explain`."""
+
+    term: Named[str]
+    share: Named[float]
+    event_id: Named[int | None] = Column(sa.BigInteger)
+    occurred_at: Named[datetime | None] = Column(WHEN)
+    kind: Named[str | None]
+    item_id: Named[str | None]
+    title: Named[str | None]
+    text: Named[str | None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Interest:
+    """A horizon: its decayed sum, float32 (dims,) of any length, and its weight in the mix."""
+
+    horizon: str
+    vector: NDArray[np.float32]
+    mass: float
+    as_of: datetime
+    weight: float
+
+
+class Interests(TypedColumns):
+    """Columns of `interest`."""
+
+    horizon: Named[str]
+    interest: Named[list[float]] = Column(Vector())
+    mass: Named[float]
+    as_of: Named[datetime] = Column(WHEN)
+    weight: Named[float]
+
+
+def recommend(  # noqa: PLR0913  # as many as the SQL function has
+    user_id: Id,
+    k: int = 10,
+    *,
+    domain: str | None = None,
+    filter: Filter | None = None,  # noqa: A002  # as in SQL
+    exclude_seen: bool = True,
+    diversity: float | None = None,
+) -> FromClause[Recommendations]:
+    """
+    Return the `k` best items for a user; `rank` counts from 1.
+
+    Args:
+        user_id: whoever is unknown gets what is trending.
+        k: number of rows; fewer come back only if fewer items qualify.
+        domain: of the items; None for all.
+        filter: attributes that an item must have, with these values.
+        exclude_seen: leave out the items of events of a kind that marks as seen.
+        diversity: from 0, the best scores, to 1, the least alike; None for that of the settings.
+    """
+    function = sa.func.rec.recommend(
+        sa.type_coerce(user_id, sa.Text()),
+        *_list(k, domain, filter),
+        sa.literal(exclude_seen, sa.Boolean()),
+        sa.literal(diversity, sa.Double()),
+    )
+    return _rows(function, Recommendations)
+
+
+def similar_items(
+    item_id: Id,
+    k: int = 10,
+    *,
+    domain: str | None = None,
+    filter: Filter | None = None,  # noqa: A002  # as in SQL
+) -> FromClause[Similarities]:
+    """Return the `k` items closest to an item; `similarity` is the cosine, `rank` counts from 1."""
+    function = sa.func.rec.similar_items(
+        sa.type_coerce(item_id, sa.Text()),
+        *_list(k, domain, filter),
+    )
+    return _rows(function, Similarities)
+
+
+def popular(
+    k: int = 10,
+    *,
+    domain: str | None = None,
+    filter: Filter | None = None,  # noqa: A002  # as in SQL
+    exclude: Sequence[str] = (),
+) -> FromClause[Masses]:
+    """Return the `k` trending items but those in `exclude`; `mass` is the decayed event weight."""
+    function = sa.func.rec.popular(
+        *_list(k, domain, filter),
+        sa.literal(list(exclude), ARRAY(sa.Text())),
+    )
+    return _rows(function, Masses)
+
+
+def explain(user_id: Id, item_id: Id) -> FromClause[Shares]:
+    """
+    Return what the score of an item is the sum of, in `share`.
+
+    The term `content` has a row per event of the user; `transition`, `trend` and `aversion` have
+    one row each, unless it is 0.
+    """
+    function = sa.func.rec.explain(
+        sa.type_coerce(user_id, sa.Text()), sa.type_coerce(item_id, sa.Text())
+    )
+    return _rows(function, Shares)
+
+
+def interest(user_id: Id, as_of: datetime | None = None) -> FromClause[Interests]:
+    """
+    Return a row per horizon: its decayed sum, of any length, and its `weight` in the mix, of sum 1.
+
+    With `as_of`, an aware time, that of then is replayed from the event log.
+    """
+    function = sa.func.rec.interest(sa.type_coerce(user_id, sa.Text()), moment(as_of))
+    return _rows(function, Interests)
+
+
+def interest_vector(user_id: Id, horizon: str = "long") -> ScalarSelect[list[float]]:
+    """
+    Return one horizon of a user as a unit vector, NULL if nothing is known of him.
+
+    In `order_by(ItemVector.embedding.cosine_distance(interest_vector("ada")))` with a limit it is
+    served by the HNSW index, since it is computed once, before the scan.
+    """
+    known = interest(user_id)
+    unit = sa.cast(sa.func.l2_normalize(known.c.interest), HALFVEC())
+    return sa.select(unit).where(known.c.horizon == horizon).scalar_subquery()
+
+
+def moment(time: datetime | None) -> sa.ColumnElement[datetime]:
+    """
+    Return an aware time, or NULL, as a timestamptz.
+
+    Raises:
+        BadInput: if the time has no time zone.
+    """
+    if time is not None and time.utcoffset() is None:
+        raise BadInput("a time needs a time zone")
+    return sa.literal(time, WHEN)
+
+
+def _list(k: int, domain: str | None, wanted: Filter | None) -> Iterator[sa.ColumnElement[Any]]:
+    if not isinstance(k, Integral) or k < 0:
+        raise BadInput("k must be a whole number, at least 0")
+    if not (wanted is None or isinstance(wanted, Mapping)):
+        raise BadInput("the filter must be a mapping of attributes to values")
+    yield sa.literal(k, sa.Integer())
+    yield sa.literal(domain, sa.Text())
+    yield sa.literal(dict(wanted or {}), JSONB())
+
+
+def _rows(function: Function[Any], columns: type[C]) -> FromClause[C]:
+    typed = sa.Table(function.name, sa.MetaData(), columns)
+    names = (sa.column(column.name, column.type) for column in typed.c)
+    return function.table_valued(*names).with_cols(columns)

@@ -1,0 +1,274 @@
+"""The worker process: what it drains, what it refuses, how it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from rec_pkg.encoder import Encoder, load_record
+from rec_pkg.errors import EncoderInvalid, EncoderMismatch, SchemaMismatch
+from rec_pkg.settings import Settings
+from worker.loop import Loop
+from worker.metrics import Metrics
+from worker.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+PATIENCE_S = 60.0
+JEANS = "品牌牛仔裤"
+
+
+@pytest.fixture
+def shelf(db: Connection, encoder: Encoder) -> Connection:
+    """A few items that no worker has seen yet. The encoder's files are there."""
+    del encoder
+    with db.cursor() as cursor:
+        cursor.executemany(
+            "insert into rec.items (item_id, title, domain) values (%s, %s, %s)",
+            [
+                ("jeans", "Slim blue jeans", "shop"),
+                ("shirt", "White cotton T-shirt", "shop"),
+                ("novel", "A novel of the sea", "book"),
+                ("soup", "A cookbook of soups", "book"),
+            ],
+        )
+    return db
+
+
+@contextmanager
+def worker(url: str, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """A worker process on the database, ended with the block if it still runs."""
+    environment = os.environ | {
+        "PGREC_DATABASE_URL": url,
+        "PGREC_METRICS_PORT": "0",
+        "PGREC_POLL_SECONDS": "600",
+        "PGREC_LOG_FORMAT": "json",
+        **variables,
+    }
+    command = [sys.executable, "-m", "rec_pkg", "worker", *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_until(done: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not done():
+        assert time.monotonic() < end, "the worker does not answer"
+        time.sleep(0.02)
+
+
+def drained(db: Connection) -> bool:
+    row = db.execute("select pending + items_to_encode + deltas from rec.status").fetchone()
+    return row == (0,)
+
+
+def sleeping(db: Connection) -> bool:
+    """Whether a worker holds the sleepers' lock."""
+    row = db.execute(
+        "select count(*) from pg_locks l join pg_database d on d.oid = l.database"
+        " where d.datname = current_database() and l.locktype = 'advisory'"
+        " and l.objsubid = 1 and l.mode = 'ExclusiveLock'"
+        " and (l.classid::bigint << 32) | l.objid::bigint = rec.sleep_lock()"
+    ).fetchone()
+    return row == (1,)
+
+
+def top(db: Connection, user: str) -> str:
+    row = db.execute("select item_id from rec.recommend(%s, 1)", [user]).fetchone()
+    assert row
+    return str(row[0])
+
+
+def test_once_drains_everything_and_ends(shelf: Connection, database_url: str) -> None:
+    shelf.execute("select rec.track('ann', p_kind => 'wish', p_text => %s)", [JEANS])
+    shelf.execute("select rec.track('bob', 'novel')")
+    with worker(database_url, "--once") as process:
+        assert process.wait(PATIENCE_S) == 0
+    assert drained(shelf)
+    assert top(shelf, "ann") == "jeans"
+    assert top(shelf, "bob") == "soup"
+
+
+def test_a_sleeping_worker_wakes_for_an_event_and_stops_on_sigterm(
+    shelf: Connection, database_url: str
+) -> None:
+    with worker(database_url) as process:
+        wait_until(lambda: drained(shelf) and sleeping(shelf))
+        shelf.execute("select rec.track('ann', p_kind => 'wish', p_text => %s)", [JEANS])
+        wait_until(lambda: drained(shelf))
+        assert top(shelf, "ann") == "jeans"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_S) == 0
+        assert process.stderr
+        log = process.stderr.read()
+    assert "worker starts" in log
+    assert "worker stops" in log
+
+
+def test_ctrl_c_ends_it_without_a_traceback(shelf: Connection, database_url: str) -> None:
+    with worker(database_url) as process:
+        wait_until(lambda: sleeping(shelf))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE_S) == 0
+        assert process.stderr
+        assert "Traceback" not in process.stderr.read()
+
+
+def test_two_workers_fold_each_event_once(shelf: Connection, database_url: str) -> None:
+    with worker(database_url), worker(database_url):
+        for number in range(200):
+            shelf.execute(
+                "insert into rec.events (user_id, item_id, text) values (%s, %s, %s)",
+                [f"user {number % 7}", "novel", f"word {number % 11}" if number % 3 else None],
+            )
+        wait_until(lambda: drained(shelf))
+    differences = shelf.execute(
+        "select max(abs(u.mass - r.mass)), max(u.interest <-> r.interest)"
+        " from rec.user_interests u, rec.replay(u.user_id) r where r.horizon = u.horizon"
+    ).fetchone()
+    assert differences
+    assert differences == (pytest.approx(0, abs=1e-4), pytest.approx(0, abs=1e-4))
+    assert shelf.execute("select count(*) from rec.events").fetchone() == (200,)
+
+
+def test_a_killed_worker_loses_nothing(shelf: Connection, database_url: str) -> None:
+    for _ in range(3):
+        with worker(database_url) as process:
+            for number in range(50):
+                shelf.execute("select rec.track('ann', p_text => %s)", [f"words of {number}"])
+            process.kill()
+    with worker(database_url, "--once") as process:
+        assert process.wait(PATIENCE_S) == 0
+    assert drained(shelf)
+    row = shelf.execute(
+        "select max(abs(u.mass - r.mass)) from rec.user_interests u, rec.replay('ann') r"
+        " where r.horizon = u.horizon"
+    ).fetchone()
+    assert row == (pytest.approx(0, abs=1e-4),)
+
+
+def test_it_refuses_a_database_of_another_encoder(shelf: Connection, database_url: str) -> None:
+    shelf.execute("select rec.register_encoder(%s, 'other', '{}', 384)", ["b" * 64])
+    with worker(database_url) as process:
+        assert process.wait(PATIENCE_S) == 1
+        assert process.stderr
+        assert "another encoder" in process.stderr.read()
+
+
+def test_metrics_are_served(shelf: Connection, database_url: str) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with worker(database_url, PGREC_METRICS_PORT=str(port)):
+        shelf.execute("select rec.track('ann', 'novel')")
+        wait_until(lambda: drained(shelf) and sleeping(shelf))
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            text = answer.read().decode()
+    assert "pgrec_events_folded_total 1.0" in text
+    assert 'pgrec_encoded_total{what="item"} 4.0' in text
+    assert "pgrec_lag_seconds" in text
+
+
+class Squeamish(Encoder):
+    """The real encoder, but one word makes it fail."""
+
+    def encode(self, texts: Sequence[str], *arguments: Any) -> NDArray[np.float32]:  # noqa: ANN401
+        if any("poison" in text for text in texts):
+            raise EncoderInvalid
+        return super().encode(texts, *arguments)
+
+
+def drain(url: str, encoder: Encoder, *, prepare: bool = True) -> None:
+    """Drain the database once, in this process."""
+
+    async def work() -> None:
+        async with Store.connect(url) as store:
+            loop = Loop(store, encoder, Settings(), Metrics(), asyncio.Event())
+            if prepare:
+                await loop.prepare()
+            await loop.run(once=True)
+
+    asyncio.run(work())
+
+
+@pytest.fixture
+def squeamish(encoder: Encoder) -> Encoder:
+    del encoder
+    settings = Settings()
+    return Squeamish(load_record(settings.encoder), settings.cache_dir)
+
+
+def test_one_bad_text_does_not_hold_up_the_others(
+    shelf: Connection, database_url: str, squeamish: Encoder
+) -> None:
+    shelf.execute("update rec.settings set max_attempts = 1")
+    shelf.execute("insert into rec.items (item_id, title) values ('bad', 'poison ivy')")
+    for text in ("sea stories", "poison", "soup recipes"):
+        shelf.execute("select rec.track('ann', p_text => %s)", [text])
+    shelf.execute("select rec.track('ann', 'bad')")
+    drain(database_url, squeamish)
+    parked = shelf.execute("select error from rec.parked order by event_id").fetchall()
+    assert [row[0] for row in parked] == [
+        "the text cannot be encoded",
+        "item 'bad' cannot be encoded: the encoder refuses its text",
+    ]
+    assert shelf.execute("select pending, items_failed from rec.status").fetchone() == (0, 1)
+    assert shelf.execute("select count(*) from rec.item_vectors").fetchone() == (4,)
+
+
+def test_what_was_given_up_can_be_tried_again(
+    shelf: Connection, database_url: str, squeamish: Encoder, encoder: Encoder
+) -> None:
+    shelf.execute("update rec.settings set max_attempts = 1")
+    shelf.execute("insert into rec.items (item_id, title) values ('bad', 'poison ivy')")
+    shelf.execute("select rec.track('ann', 'bad', p_text => 'poison')")
+    drain(database_url, squeamish)
+    assert shelf.execute("select rec.retry(), rec.retry_items()").fetchone() == (1, 1)
+    drain(database_url, encoder)
+    assert drained(shelf)
+    assert shelf.execute("select parked from rec.status").fetchone() == (0,)
+
+
+def test_a_database_of_another_version_or_encoder_is_refused(
+    shelf: Connection, database_url: str, encoder: Encoder
+) -> None:
+    shelf.execute("update rec.settings set sql_digest = 'older'")
+    with pytest.raises(SchemaMismatch):
+        drain(database_url, encoder)
+    shelf.execute("select rec.register_encoder(%s, 'other', '{}', 384)", ["b" * 64])
+    with pytest.raises((SchemaMismatch, EncoderMismatch)):
+        drain(database_url, encoder)
+
+
+def test_a_changed_item_is_encoded_again(
+    shelf: Connection, database_url: str, encoder: Encoder
+) -> None:
+    drain(database_url, encoder)
+    query = "select embedding from rec.item_vectors where item_id = 'novel'"
+    before = shelf.execute(query).fetchone()
+    shelf.execute("update rec.items set title = 'Warm winter coat' where item_id = 'novel'")
+    drain(database_url, encoder)
+    assert shelf.execute(query).fetchone() != before
+    assert shelf.execute(
+        "select item_id from rec.similar_items('novel', 1, p_domain => 'shop')"
+    ).fetchone() in {("shirt",), ("jeans",)}
