@@ -182,10 +182,10 @@ as $$
     cross join rec.settings s
     where i.available
         and (p_domain is null or i.domain = p_domain)
-        and (p_filter = '{}' or i.attributes @> p_filter)
+        and i.attributes @> rec.attribute_filter(p_filter)
         and p.item_id <> all(coalesce(p_exclude, '{}'))
     order by p.log_mass desc, p.item_id
-    limit greatest(p_n, 0);
+    limit rec.list_length(p_n);
 $$;
 comment on function rec.popular is
     'The trending items: weights of positive events, decayed by settings.popularity_half_life.';
@@ -216,11 +216,11 @@ as $$
     join rec.items i on i.item_id = t.to_item
     where i.available
         and (p_domain is null or i.domain = p_domain)
-        and (p_filter = '{}' or i.attributes @> p_filter)
+        and i.attributes @> rec.attribute_filter(p_filter)
         and t.to_item <> all(coalesce(p_exclude, '{}'))
     group by t.to_item
     order by strength desc, t.to_item
-    limit greatest(p_n, 0);
+    limit rec.list_length(p_n);
 $$;
 comment on function rec.next_items is
     'Where people went from these items, the latest first: decayed transitions, each relative to '

@@ -17,9 +17,11 @@ declare
     v_similarities double precision[];
     v_few boolean;
 begin
-    if p_query is null or vector_norm(p_query) = 0 or coalesce(p_n, 0) <= 0 then
+    if p_query is null or vector_norm(p_query) = 0 or rec.list_length(p_n) = 0 then
         return;
     end if;
+    p_filter := rec.attribute_filter(p_filter);
+    p_exclude := coalesce(p_exclude, '{}');
     v_query := l2_normalize(p_query)::halfvec;
     select rec.matches_few(s.exact_limit, p_domain, p_filter) into v_few from rec.settings s;
     if not v_few then

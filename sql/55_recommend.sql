@@ -20,13 +20,8 @@ declare
     v_items text[];
     v_paths text[];
 begin
-    if p_k is null or p_k < 0 then
-        raise exception 'k must not be negative' using errcode = 'invalid_parameter_value';
-    end if;
-    if jsonb_typeof(coalesce(p_filter, '{}')) <> 'object' then
-        raise exception 'the filter must be a JSON object of attributes'
-            using errcode = 'invalid_parameter_value';
-    end if;
+    p_k := rec.list_length(p_k);
+    p_filter := rec.attribute_filter(p_filter);
     if not coalesce(p_diversity, 0) between 0 and 1 then
         raise exception 'diversity must be between 0 and 1'
             using errcode = 'invalid_parameter_value';
@@ -42,7 +37,7 @@ begin
     from rec.candidates(
         v_centres || array(select i.interest from rec.interest(p_user_id) i),
         rec.latest_items(p_user_id, v_settings.latest_items),
-        greatest(v_settings.candidates, p_k), p_domain, coalesce(p_filter, '{}'), v_exclude)
+        greatest(v_settings.candidates, p_k), p_domain, p_filter, v_exclude)
         with ordinality as c (item_id, path, place);
     return query
     with scored as materialized (

@@ -46,6 +46,7 @@ language plpgsql volatile
 set search_path from current
 as $$
 begin
+    perform pg_advisory_xact_lock(hashtextextended('rec.merge_items', 0));
     return query
     with loaded as materialized (
         select l.item_id, i.item_id is null as is_new,
@@ -76,8 +77,8 @@ begin
     from loaded l;
 end $$;
 comment on function rec.merge_items is
-    'Insert the new items and update the ones that differ; the others are not touched. Rows are '
-    'locked in the order of item_id.';
+    'Insert the new items and update the ones that differ; the others are not touched. One session '
+    'merges at a time.';
 
 -- rec.stage_events() -> nothing; pg_temp.loaded_events is there and empty
 create or replace function rec.stage_events()

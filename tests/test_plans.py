@@ -117,7 +117,8 @@ def test_the_trending_items_come_from_the_index(full: Connection) -> None:
 
 def test_what_a_user_has_seen_is_found_by_an_index(full: Connection) -> None:
     plans = nested_plans(full, "select rec.seen_items('ann')")
-    assert any("marks_seen" in plan and "Index Cond: (user_id = 'ann'" in plan for plan in plans)
+    seen = [plan for plan in plans if "marks_seen" in plan]
+    assert any(re.search(r"Index Cond: \(+user_id = 'ann'", plan) for plan in seen)
 
 
 def test_the_events_of_the_claimed_rows_are_found_by_the_key(full: Connection) -> None:

@@ -272,18 +272,34 @@ def test_the_list_can_be_joined_and_filtered(shop: Connection) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("call", "message"),
     [
-        ("'ann', -1", "k must not be negative"),
-        ("'ann', null", "k must not be negative"),
-        ("'ann', 5, p_filter => '[1]'", "must be a JSON object"),
-        ("'ann', 5, p_diversity => 1.5", "between 0 and 1"),
-        ("'ann', 5, p_diversity => 'NaN'", "between 0 and 1"),
+        ("recommend('ann', -1)", "k must not be negative"),
+        ("recommend('ann', null)", "k must not be negative"),
+        ("recommend('ann', 5, p_filter => '[1]')", "must be a JSON object"),
+        ("recommend('ann', 5, p_diversity => 1.5)", "between 0 and 1"),
+        ("recommend('ann', 5, p_diversity => 'NaN')", "between 0 and 1"),
+        ("similar_items('jazz-1', -1)", "k must not be negative"),
+        ("similar_items('jazz-1', 5, p_filter => '1')", "must be a JSON object"),
+        ("popular(-1)", "k must not be negative"),
+        ("popular(5, p_filter => '[]')", "must be a JSON object"),
     ],
 )
-def test_bad_arguments_are_named(shop: Connection, arguments: str, message: str) -> None:
+def test_bad_arguments_are_named(shop: Connection, call: str, message: str) -> None:
+    click(shop, ["jazz-1"])
+    fold(shop)
     with pytest.raises(psycopg.errors.InvalidParameterValue, match=message):
-        shop.execute(f"select * from rec.recommend({arguments})")
+        shop.execute(f"select * from rec.{call}")
+
+
+@pytest.mark.parametrize(
+    "function", ["recommend('ann', 5", "similar_items('jazz-1', 5", "popular(1"]
+)
+def test_a_missing_filter_is_no_filter(shop: Connection, function: str) -> None:
+    click(shop, ["jazz-1"])
+    fold(shop)
+    call = f"select count(*) from rec.{function}, p_filter => %s)"
+    assert shop.execute(call, [None]).fetchone() == shop.execute(call, ["{}"]).fetchone() != (0,)
 
 
 def test_an_unknown_or_missing_user_is_a_new_user(shop: Connection) -> None:
