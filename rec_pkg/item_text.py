@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-BODY_CHARS: Final = 200
+TITLE_CHARS: Final = 300
+LABEL_CHARS: Final = 200
+BODY_CHARS: Final = 100
 SPOKEN_ATTRIBUTES: Final = ("category", "brand")
 
 
@@ -19,37 +19,38 @@ def item_text(
     attributes: Mapping[str, Any] | None,
     tags: Sequence[str] | None,
 ) -> str:
-    """Return the text of an item: title; category, brand and tags; price; the body's beginning."""
+    """
+    Return the text of an item: a line each for the title, the labels and the body's beginning.
+
+    Labels are the attributes `category` and `brand` (a word, a number or a list of them) and the
+    tags, in this order, each once, parted by commas. Empty lines are left out.
+
+    The rest is left out because it was measured to do harm: beyond some 100 characters a body
+    drowns the title (`BODY_CHARS`), and a price groups items by their amount and currency.
+    """
     known = attributes or {}
-    labels = [*(_words(known.get(name)) for name in SPOKEN_ATTRIBUTES), *(tags or ())]
-    price = _words(known.get("price"))
-    parts = [
-        title.strip(),
-        ", ".join(dict.fromkeys(filter(None, labels))),
-        f"price {price}" if price else "",
-        _beginning(body or ""),
-    ]
-    return "\n".join(filter(None, parts))
+    labels = [label for name in SPOKEN_ATTRIBUTES for label in _labels(known.get(name))]
+    lines = (
+        _shortened(title, TITLE_CHARS),
+        _shortened(", ".join(dict.fromkeys([*labels, *_labels(tags)])), LABEL_CHARS),
+        _shortened(body or "", BODY_CHARS),
+    )
+    return "\n".join(line for line in lines if line)
 
 
-def _words(value: object) -> str:
-    return "" if value is None or isinstance(value, (bool, dict, list)) else str(value).strip()
+def _labels(value: object) -> Iterator[str]:
+    """Yield the words of an attribute; what is neither text nor number has none."""
+    if isinstance(value, (list, tuple)):
+        for element in value:
+            yield from _labels(element)
+    elif isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        yield from filter(None, [" ".join(str(value).split())])
 
 
-def _beginning(body: str) -> str:
-    return " ".join(body.split())[:BODY_CHARS]
-
-
-def catalogue_texts() -> tuple[str, ...]:
-    """Return the texts of the catalogue that ships with pgrec: titles, bodies and item texts."""
-    lines = (files("rec_pkg") / "catalogue" / "items.jsonl").read_text(encoding="utf-8")
-    items = [json.loads(line) for line in lines.splitlines() if line.strip()]
-    return tuple(dict.fromkeys(text for item in items for text in _texts_of(item)))
-
-
-def _texts_of(item: Mapping[str, Any]) -> Iterator[str]:
-    title, body = item["title"], item.get("body") or ""
-    yield title
-    if body:
-        yield body
-    yield item_text(title, body, item.get("attributes"), item.get("tags"))
+def _shortened(text: str, limit: int) -> str:
+    """Return at most `limit` characters, spaces collapsed, no Latin word cut in two."""
+    whole = " ".join(text[: 16 * limit].split())
+    if len(whole) <= limit:
+        return whole
+    cut, space, rest = whole[:limit].rpartition(" ")
+    return cut if space and len(rest) < limit // 4 else whole[:limit]

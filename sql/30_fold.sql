@@ -4,6 +4,7 @@
 create or replace function rec.apply_users(p_users text[])
 returns integer language plpgsql volatile
 set search_path from current
+set plan_cache_mode = force_custom_plan
 as $$
 declare
     v_users text[];
@@ -68,6 +69,7 @@ comment on function rec.apply_users is
 create or replace function rec.add_shares(p_users text[], p_events bigint[], p_times timestamptz[])
 returns void language sql volatile
 set search_path from current
+set plan_cache_mode = force_custom_plan
 as $$
     with event as materialized (
         select e.user_id, e.at, e.weight, e.embedding
@@ -109,7 +111,7 @@ declare
 begin
     update rec.pending p set
         attempts = least(p.attempts + 1, 30000),
-        retry_at = case when d.problem is null then now() + interval '1 second' else 'infinity' end,
+        retry_at = case when d.problem is null then now() + interval '1 minute' else 'infinity' end,
         error = d.problem
     from (
         select e.user_id, e.event_id,
@@ -129,8 +131,24 @@ begin
     return v_postponed;
 end $$;
 comment on function rec.postpone is
-    'Put off for a second the events that wait for a vector, and park those that name an unknown '
-    'item or kind, with the reason.';
+    'Put off the events that wait for a vector until rec.hasten(), at most a minute, and park those '
+    'that name an unknown item or kind, with the reason.';
+
+-- rec.hasten() -> number of events that waited for a vector and are tried again now
+create or replace function rec.hasten()
+returns integer language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_hastened integer;
+begin
+    update rec.pending p set retry_at = '-infinity'
+    where p.retry_at > now() and p.retry_at < 'infinity' and p.error is null;
+    get diagnostics v_hastened = row_count;
+    return v_hastened;
+end $$;
+comment on function rec.hasten is
+    'Try the postponed events again at once; a worker calls it when nothing is left to encode.';
 
 -- rec.apply_pending(limit) -> number of events folded into the stored interests
 create or replace function rec.apply_pending(p_limit integer default 1000)

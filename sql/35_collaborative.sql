@@ -57,6 +57,7 @@ comment on view rec.folded_events is 'Events on an item with a positive weight t
 create or replace function rec.add_deltas(p_users text[], p_events bigint[], p_times timestamptz[])
 returns void language sql volatile
 set search_path from current
+set plan_cache_mode = force_custom_plan
 as $$
     with fresh as materialized (
         select e.user_id, e.event_id, e.occurred_at, e.item_id, e.at, e.weight
@@ -91,17 +92,17 @@ as $$
         ) e
     ), step as (
         select b.user_id, a.item_id as from_item, b.item_id as to_item, b.at,
-            1.0::double precision / (b.place - a.place) as amount
+            1.0::double precision / d.distance as amount
         from sequence a join span s on s.user_id = a.user_id
-        join sequence b on b.user_id = a.user_id and b.place > a.place
-            and b.place <= a.place + s.reach and a.item_id <> b.item_id
+        cross join lateral generate_series(1, s.reach) as d (distance)
+        join sequence b on b.user_id = a.user_id and b.place = a.place + d.distance
+        where a.item_id <> b.item_id
         union all
-        select b.user_id, a.item_id, b.item_id, b.at,
-            -1.0::double precision / (b.old_place - a.old_place)
+        select b.user_id, a.item_id, b.item_id, b.at, -1.0::double precision / d.distance
         from sequence a join span s on s.user_id = a.user_id
-        join sequence b on b.user_id = a.user_id and b.old_place > a.old_place
-            and b.old_place <= a.old_place + s.reach and a.item_id <> b.item_id
-        where not a.is_fresh and not b.is_fresh
+        cross join lateral generate_series(1, s.reach) as d (distance)
+        join sequence b on b.user_id = a.user_id and b.old_place = a.old_place + d.distance
+        where not a.is_fresh and not b.is_fresh and a.item_id <> b.item_id
     )
     insert into rec.item_deltas (user_id, from_item, to_item, amount, at)
     select t.user_id, t.from_item, t.to_item, sum(t.amount), t.at from step t

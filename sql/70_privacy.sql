@@ -13,10 +13,11 @@ as $$
     insert into rec.item_deltas (user_id, from_item, to_item, amount, at)
     select p_user_id, null, s.item_id, p_sign * s.weight, s.at from sequence s
     union all
-    select p_user_id, a.item_id, b.item_id, p_sign * 1.0::double precision / (b.place - a.place), b.at
+    select p_user_id, a.item_id, b.item_id, p_sign * 1.0::double precision / d.distance, b.at
     from sequence a cross join rec.settings s
-    join sequence b on b.place > a.place and b.place <= a.place + s.transition_window
-        and b.item_id <> a.item_id;
+    cross join lateral generate_series(1, s.transition_window) as d (distance)
+    join sequence b on b.place = a.place + d.distance
+    where b.item_id <> a.item_id;
 $$;
 comment on function rec.add_user_steps is
     'Record with p_sign all that the folded events of a user give to popularity and transitions.';

@@ -100,7 +100,7 @@ def assert_same(actual: Sums, expected: Sums) -> None:
 
 
 def sums(db: Connection, source: str) -> Sums:
-    rows = db.execute(f"select horizon, interest, mass, as_of from {source}").fetchall()  # noqa: S608  # names of our own
+    rows = db.execute(f"select horizon, interest, mass, as_of from {source}").fetchall()
     return {row[0]: (row[1].to_numpy(), row[2], row[3]) for row in rows}
 
 
@@ -270,7 +270,7 @@ def test_an_undone_event_leaves_no_trace(
     rest = [event for place, event in enumerate(events) if place != victim]
     assert_same(stored(db), oracle(rest) if rest else {})
     db.execute("select rec.merge_deltas()")
-    assert counts(db) == pytest.approx(counts_of(db, rest), abs=1e-6)
+    assert that_matter(counts(db)) == pytest.approx(that_matter(counts_of(db, rest)), abs=1e-6)
 
 
 @property_test
@@ -298,6 +298,16 @@ def counts(db: Connection) -> dict[tuple[str, str], float]:
         " union all select from_item, to_item, log_mass from rec.item_transitions"
     )
     return {(row[0], row[1]): row[2] for row in rows}
+
+
+def that_matter(masses: dict[tuple[str, str], float]) -> dict[tuple[str, str], float]:
+    """Leave out what decayed to less than 2^-25 of a new event: taking back rounds it away."""
+    half_life_s = {True: 7 * 86400, False: 90 * 86400}
+    return {
+        key: mass
+        for key, mass in masses.items()
+        if mass > NOW.timestamp() / half_life_s[key[0] == ""] - 25
+    }
 
 
 def counts_of(db: Connection, events: Sequence[Happening]) -> dict[tuple[str, str], float]:

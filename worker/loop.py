@@ -94,6 +94,8 @@ class Loop:
             folded = await self._fold()
             merged = await self._store.merge_deltas()
             items = await self._encode_items()
+            if (texts or items) and items < self._settings.encode_batch:
+                await self._store.hasten()
             if not (texts or folded or merged or items):
                 break
             rounds += 1

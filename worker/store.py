@@ -170,6 +170,10 @@ class Store:
         """Merge what folded events add to the shared counts and return how many deltas."""
         return await self._value(int, "select rec.merge_deltas()")
 
+    async def hasten(self) -> int:
+        """Try again at once what waited for a vector, and return how many events."""
+        return await self._value(int, "select rec.hasten()")
+
     async def has_work(self) -> bool:
         """Return whether anything waits."""
         return await self._value(bool, "select rec.has_work()")

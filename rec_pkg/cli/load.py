@@ -1,0 +1,214 @@
+"""`pgrec load`: files of items and events."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from rec_pkg.cli.options import AsJson  # noqa: TC001  # typer reads it
+from rec_pkg.cli.output import cell, console, errors, print_json
+from rec_pkg.cli.session import open_connection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rec_pkg.loading import OnProgress, Report
+    from rec_pkg.readers import Rejection
+
+SHOWN: Final = 100
+"""How many rejected rows are shown; the others are only counted."""
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Load items or events from a CSV or JSON Lines file, again and again without harm.",
+)
+
+File = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE",
+        help="A .csv or .tsv with a header, or a .jsonl or .ndjson; each also with .gz.",
+        exists=True,
+        dir_okay=False,
+        readable=True,
+        show_default=False,
+    ),
+]
+Maps = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map",
+        metavar="OURS=THEIRS",
+        help="Take our column OURS from the file's column THEIRS; may be repeated.",
+    ),
+]
+Delimiter = Annotated[
+    str | None,
+    typer.Option(help="Character between the fields of a CSV. Default: comma, or tab in .tsv."),
+]
+
+
+@app.command()
+def items(  # noqa: PLR0913  # as many as there are options
+    path: File,
+    *,
+    maps: Maps = None,
+    domain: Annotated[str | None, typer.Option(help="Domain of rows that name none.")] = None,
+    number: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="An attribute that is a number; in a CSV all others stay text. May be repeated.",
+        ),
+    ] = None,
+    delimiter: Delimiter = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Insert items and update those that differ.
+
+    Columns: item_id, domain, title, body, tags (a JSON list, or text with | between them),
+    attributes (a JSON object), available, created_at. Every other column becomes an attribute:
+    brand, category and price are worth having. A column that the file lacks stays as it is in the
+    database. Of rows with the same item_id the last counts.
+
+    Bad rows are reported as FILE:LINE: REASON and make the exit status 1; the others are loaded.
+    Only items whose content changed are encoded again.
+
+        pgrec load items products.csv --map item_id=sku --map title=name --domain shop
+    """
+    from rec_pkg.loading import load_items  # noqa: PLC0415  # slow to import
+
+    mapping = _mapping(maps)
+    with open_connection() as connection, _progress() as on_progress:
+        rejections = _Rejections()
+        report = load_items(
+            connection,
+            path,
+            mapping,
+            domain=domain,
+            numbers=number or (),
+            delimiter=delimiter,
+            on_reject=rejections,
+            on_progress=on_progress,
+        )
+    _finish("items", report, as_json=as_json)
+
+
+@app.command()
+def events(
+    path: File,
+    *,
+    maps: Maps = None,
+    kind: Annotated[str, typer.Option(help="Kind of rows that name none.")] = "click",
+    delimiter: Delimiter = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Append events to the log, each once.
+
+    Columns: user_id, item_id or text or both, kind, value, occurred_at (ISO 8601, UTC if it names
+    no zone, or epoch seconds; none: now), dedupe_key. Other columns are ignored. An event is
+    known already if its user has one with the same dedupe_key; where the file has none, one is
+    made from what the row says, so give equal clicks a time or a key.
+
+    Bad rows are reported as FILE:LINE: REASON and make the exit status 1; the others are loaded.
+    Events on items that are not there yet wait for them.
+
+        pgrec load events ratings.csv --kind rating --map value=stars --map occurred_at=ts
+    """
+    from rec_pkg.loading import load_events  # noqa: PLC0415  # slow to import
+
+    mapping = _mapping(maps, of_events=True)
+    with open_connection() as connection, _progress() as on_progress:
+        rejections = _Rejections()
+        report = load_events(
+            connection,
+            path,
+            mapping,
+            kind=kind,
+            delimiter=delimiter,
+            on_reject=rejections,
+            on_progress=on_progress,
+        )
+    _finish("events", report, as_json=as_json)
+
+
+def _mapping(maps: list[str] | None, *, of_events: bool = False) -> dict[str, str]:
+    from rec_pkg.statements import EVENT_COLUMNS  # noqa: PLC0415  # for this command only
+
+    mapping: dict[str, str] = {}
+    for pair in maps or ():
+        ours, equals, theirs = (part.strip() for part in pair.partition("="))
+        if not (ours and equals and theirs):
+            raise typer.BadParameter(f"{pair!r} is not of the form OURS=THEIRS", param_hint="--map")
+        if ours in mapping:
+            raise typer.BadParameter(f"{ours} is mapped twice", param_hint="--map")
+        if of_events and ours not in EVENT_COLUMNS:
+            known = ", ".join(EVENT_COLUMNS)
+            raise typer.BadParameter(f"no column {ours}, only {known}", param_hint="--map")
+        mapping[ours] = theirs
+    return mapping
+
+
+class _Rejections:
+    """Shows the first rejected rows on stderr and says when it stops."""
+
+    def __init__(self) -> None:
+        self._seen = 0
+
+    def __call__(self, rejection: Rejection) -> None:
+        self._seen += 1
+        if self._seen <= SHOWN:
+            errors.print(cell(str(rejection)), soft_wrap=True)
+        if self._seen == SHOWN:
+            errors.print(f"... from here on bad rows are only counted ({SHOWN} shown)")
+
+
+@contextmanager
+def _progress() -> Iterator[OnProgress]:
+    """Give a bar on a terminal; elsewhere nothing moves."""
+    if not errors.is_terminal:
+        yield lambda *_: None
+        return
+    from rich.progress import Progress  # noqa: PLC0415  # on a terminal only
+
+    with Progress(console=errors, transient=True) as progress:
+        yield _advance(progress)
+
+
+def _advance(progress: Any) -> Callable[[str, int, int], None]:  # noqa: ANN401  # rich, imported late
+    tasks: dict[str, Any] = {}
+
+    def advance(what: str, done: int, total: int) -> None:
+        if what not in tasks:
+            tasks[what] = progress.add_task(what)
+        progress.update(tasks[what], completed=done, total=total or None)
+
+    return advance
+
+
+def _finish(what: str, report: Report, *, as_json: bool) -> None:
+    if as_json:
+        print_json(asdict(report))
+    else:
+        console.print(_summary(what, report), soft_wrap=True)
+    if report.rejected:
+        raise typer.Exit(1)
+
+
+def _summary(what: str, report: Report) -> str:
+    counts = {
+        "inserted": report.inserted,
+        "updated": report.updated,
+        "unchanged": report.unchanged,
+        "repeated in the file": report.repeated,
+        "bad rows": report.rejected,
+    }
+    parts = [f"{count:,} {name}" for name, count in counts.items() if count or name == "inserted"]
+    ignored = f"; ignored columns: {', '.join(report.ignored)}" if report.ignored else ""
+    return f"{what}: {', '.join(parts)}{cell(ignored)}"

@@ -1,0 +1,179 @@
+"""Commands for whoever runs the recommender: server, schema, queue."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import Annotated
+
+import typer
+
+from rec_pkg.cli.options import AsJson, Yes  # noqa: TC001  # typer reads it
+from rec_pkg.cli.output import console, print_facts, print_json, to_stderr
+from rec_pkg.cli.session import open_client, open_connection, open_engine, read_settings
+from rec_pkg.errors import BadInput, EmbeddedServerMissing
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    add = app.command(rich_help_panel="Run")
+    for command in (up, down, migrate, retry, status):
+        add(command)
+    settings = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
+    app.command(rich_help_panel="Run", context_settings=settings)(psql)
+
+
+def up() -> None:
+    """
+    Make the database ready: start the embedded server, if it is the one, and migrate it.
+
+    With PGREC_DATABASE_URL or libpq's variables nothing is started and that database is migrated.
+    Doing it again does no harm.
+    """
+    from rec_pkg.database import embedded_server  # noqa: PLC0415  # slow to import
+
+    _migrate("head", create=True)
+    server = embedded_server(read_settings())
+    if server is None:
+        console.print("The database is ready.")
+        return
+    console.print(f"The embedded server is up: {server.url}", soft_wrap=True)
+    console.print("Next: pgrec load items FILE, pgrec worker, pgrec psql; pgrec down stops it.")
+
+
+def down() -> None:
+    """Stop the embedded server, for everyone who uses it; its data stays."""
+    from rec_pkg.database import embedded_server  # noqa: PLC0415  # slow to import
+
+    server = embedded_server(read_settings())
+    if server is None:
+        raise BadInput("the database in use is not the embedded one, so it is not ours to stop")
+    was_up = server.running
+    server.stop()
+    console.print("The embedded server is down." if was_up else "The embedded server was not up.")
+
+
+def psql(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ARGS]...", help="Handed to psql, such as -c 'select ...'."),
+    ] = None,
+) -> None:
+    """
+    Open psql on the database: `select * from rec.recommend('ada')`.
+
+    The password goes by the environment, so that nobody sees it in the list of processes.
+    """
+    from rec_pkg.database import conninfo, without_secrets  # noqa: PLC0415  # slow to import
+
+    address, secrets = without_secrets(conninfo(read_settings()))
+    program = _psql_path()
+    os.execve(  # noqa: S606  # no shell
+        program, [program, f"--dbname={address}", *(arguments or ())], os.environ | secrets
+    )
+
+
+def _psql_path() -> str:
+    from rec_pkg.database import embedded_server  # noqa: PLC0415  # slow to import
+    from rec_pkg.embedded import EmbeddedServer  # noqa: PLC0415  # slow to import
+
+    settings = read_settings()
+    found = shutil.which("psql")
+    if embedded_server(settings) is None and found:
+        return found
+    try:
+        own = EmbeddedServer(settings.data_dir, settings.pg_bin).psql_path
+    except EmbeddedServerMissing:
+        own = None
+    if own is not None and own.exists():
+        return str(own)
+    if found:
+        return found
+    raise BadInput("there is no psql on this machine; PGREC_PG_BIN names the folder that has one")
+
+
+def migrate(
+    *,
+    down: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REV",
+            help="Go back to this revision; `base` drops everything, events and all.",
+        ),
+    ] = None,
+    yes: Yes = False,
+) -> None:
+    """
+    Bring schema `rec` of the database to this version of pgrec.
+
+    Tables by revisions, then every function and view anew, in one transaction.
+    """
+    if down is None:
+        _migrate("head")
+        console.print("Schema rec is at this version.")
+        return
+    if not yes:
+        typer.confirm(f"Go back to {down} and lose what came after?", abort=True, err=True)
+    _migrate(down, back=True)
+    console.print(f"Schema rec is at {down}.")
+
+
+def _migrate(revision: str, *, create: bool = False, back: bool = False) -> None:
+    from alembic.util import CommandError  # noqa: PLC0415  # slow to import
+
+    from rec_pkg import schema  # noqa: PLC0415  # slow to import
+    from rec_pkg.encoder_records import load_record  # noqa: PLC0415  # for this command only
+
+    dims = load_record(read_settings().encoder).dims
+    with open_engine(create=create) as engine:
+        try:
+            if back:
+                schema.downgrade(engine, revision)
+            else:
+                schema.migrate(engine, dims=dims, revision=revision)
+        except CommandError as error:
+            raise BadInput(str(error)) from error
+
+
+def retry(*, as_json: AsJson = False) -> None:
+    """Try again what was given up: parked events, and items that could not be encoded."""
+    from rec_pkg import statements  # noqa: PLC0415  # slow to import
+
+    with open_connection() as connection:
+        events, items = statements.retry(connection)
+    if as_json:
+        print_json({"events": events, "items": items})
+    else:
+        console.print(f"{events:,} events and {items:,} items are back in the queue.")
+
+
+def status(*, as_json: AsJson = False) -> None:
+    """
+    Show how the recommender is doing: counts, what waits, what was given up, the encoder.
+
+    `select * from rec.parked` says why events were given up.
+    """
+    with open_client() as client:
+        figures = client.status()
+    if as_json:
+        print_json(figures)
+        return
+    print_facts(
+        {
+            "items": figures.items,
+            "  to encode": figures.items_to_encode,
+            "  failed": figures.items_failed,
+            "events": figures.events,
+            "  pending": figures.pending,
+            "  parked": figures.parked,
+            "  oldest waits, s": figures.lag_seconds,
+            "users": figures.users,
+            "texts": figures.texts,
+            "deltas to merge": figures.deltas,
+            "workers": figures.workers,
+            "encoder": figures.encoder or "none yet; the first worker registers its own",
+            "  fingerprint": figures.fingerprint,
+        }
+    )
+    if figures.parked or figures.items_failed:
+        to_stderr("Some were given up: rec.parked and rec.items say why, pgrec retry tries again.")

@@ -1,0 +1,81 @@
+"""What commands print: tables and lines for people, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, is_dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+console: Final = Console(markup=False, highlight=False, emoji=False)
+errors: Final = Console(markup=False, highlight=False, emoji=False, stderr=True)
+
+CONTROLS: Final = dict.fromkeys([*range(32), *range(127, 160)], " ")
+"""What could steer the terminal, in titles and texts that anybody may have written."""
+
+
+def to_stderr(message: str) -> None:
+    """Print a message beside the output."""
+    typer.echo(message, err=True)
+
+
+def print_json(value: object) -> None:
+    """Print a value, dataclasses and times included, as JSON and nothing else."""
+    sys.stdout.write(json.dumps(_plain(value), ensure_ascii=False, indent=2) + "\n")
+
+
+def print_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> None:
+    """
+    Print rows as a table.
+
+    Args:
+        rows: values by name; numbers are aligned right.
+        columns: name of a value -> heading, in the order of the table.
+    """
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, heading in columns.items():
+        is_number = any(isinstance(row[name], int | float) for row in rows)
+        table.add_column(heading, justify="right" if is_number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(cell(row[name]) for name in columns))
+    console.print(table)
+
+
+def print_facts(facts: Mapping[str, object]) -> None:
+    """Print names and values, one pair on a line, however long."""
+    width = max(map(len, facts), default=0)
+    for name, value in facts.items():
+        console.print(f"{name:{width}}  {cell(value)}", soft_wrap=True)
+
+
+def cell(value: object) -> str:
+    """Return a value as people read it, without anything that steers a terminal."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, datetime):
+        return value.isoformat(" ", "seconds")
+    return str(value).translate(CONTROLS)
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401  # JSON has no type
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return value.isoformat() if isinstance(value, datetime) else value

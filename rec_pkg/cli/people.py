@@ -1,0 +1,193 @@
+"""Commands about users and items: what the application does, from a shell."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from rec_pkg.cli.options import AsJson, At, Count, Domain, Filter, Item, User, Yes  # noqa: TC001  # typer reads it
+from rec_pkg.cli.output import cell, console, print_json, print_table
+from rec_pkg.cli.session import open_client
+from rec_pkg.errors import BadInput
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rec_pkg.queries import Share
+
+TOLD: Final = {
+    "share": "share",
+    "term": "term",
+    "kind": "kind",
+    "what": "what",
+    "occurred_at": "occurred at",
+    "event": "event",
+}
+TERMS: Final = ("content", "transition", "trend", "aversion")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    panels: dict[str, tuple[Callable[..., None], ...]] = {
+        "Recommend": (recommend, explain, similar, track),
+        "Data": (export, undo, forget),
+    }
+    for panel, commands in panels.items():
+        for command in commands:
+            app.command(rich_help_panel=panel)(command)
+
+
+def recommend(  # noqa: PLR0913  # as many as the SQL function has
+    user: User,
+    *,
+    k: Count = 10,
+    domain: Domain = None,
+    filter: Filter = None,  # noqa: A002  # the name of the option
+    include_seen: Annotated[
+        bool, typer.Option("--include-seen", help="Do not leave out what the user has seen.")
+    ] = False,
+    diversity: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="0: by score alone; 1: as different as can be."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Recommend items to a user, best first.
+
+    The score adds up content (closeness to the user's interests), transition (what others went on
+    to from the user's latest items) and trend, less aversion (closeness to what was disliked). An
+    unknown user gets what is trending.
+    """
+    with open_client() as client:
+        rows = client.recommend(
+            user,
+            k,
+            domain=domain,
+            filter=filter,
+            exclude_seen=not include_seen,
+            diversity=diversity,
+        )
+    if as_json:
+        print_json(rows)
+        return
+    terms = [term for term in TERMS if any(getattr(row, term) for row in rows)]
+    names = ("rank", "item_id", "title", "score", *terms, "path")
+    _print_rows(rows, {name: {"rank": "#", "item_id": "item"}.get(name, name) for name in names})
+
+
+def explain(user: User, item: Item, *, as_json: AsJson = False) -> None:
+    """
+    Split the score of an item for a user into the share of each past event.
+
+    The shares add up to the score exactly.
+    """
+    with open_client() as client:
+        shares = client.explain(user, item)
+    if as_json:
+        print_json(shares)
+        return
+    print_table([_told(share) for share in shares], TOLD)
+    console.print(f"score {sum(share.share for share in shares):.3f}")
+
+
+def similar(
+    item: Item,
+    *,
+    k: Count = 10,
+    domain: Domain = None,
+    filter: Filter = None,  # noqa: A002  # the name of the option
+    as_json: AsJson = False,
+) -> None:
+    """List the items most like an item, best first."""
+    with open_client() as client:
+        rows = client.similar_items(item, k, domain=domain, filter=filter)
+    if as_json:
+        print_json(rows)
+        return
+    headings = {"rank": "#", "item_id": "item", "title": "title", "similarity": "similarity"}
+    _print_rows(rows, headings | {"path": "path"})
+
+
+def track(  # noqa: PLR0913  # an event has as many parts
+    user: User,
+    item: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="ITEM", help="Id of the item, if it is about one.", show_default=False
+        ),
+    ] = None,
+    *,
+    kind: Annotated[str, typer.Option(help="A row of rec.event_kinds.")] = "click",
+    text: Annotated[str | None, typer.Option(help="What the user searched or wrote.")] = None,
+    value: Annotated[float | None, typer.Option(help="Of a rating, say.")] = None,
+    at: At = None,
+    dedupe_key: Annotated[
+        str | None, typer.Option(help="With the same key an event is logged only once.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Log an event of a user and print its id.
+
+        pgrec track ada shop-en-001
+        pgrec track ada --kind search --text "warm winter jacket"
+    """
+    with open_client() as client:
+        event_id = client.track(
+            user,
+            item,
+            kind=kind,
+            text=text,
+            value=value,
+            occurred_at=at,
+            dedupe_key=dedupe_key,
+        )
+    if as_json:
+        print_json({"event_id": event_id})
+    else:
+        console.print(event_id)
+
+
+def export(user: User) -> None:
+    """Print all that is kept of a user, as JSON."""
+    with open_client() as client:
+        kept = client.export(user)
+    print_json(kept)
+
+
+def undo(
+    user: User, event: Annotated[int, typer.Argument(metavar="EVENT", help="Id of the event.")]
+) -> None:
+    """Take an event back as if it had never been, counts included."""
+    with open_client() as client:
+        if not client.undo(user, event):
+            raise BadInput(f"{user} has no event {event}")
+    console.print(f"Event {event} is undone.")
+
+
+def forget(user: User, *, yes: Yes = False, as_json: AsJson = False) -> None:
+    """Erase a user: events, interests, texts, and the part in every count. There is no way back."""
+    if not yes:
+        typer.confirm(f"Erase all that is kept of {cell(user)}?", abort=True, err=True)
+    with open_client() as client:
+        erased = client.forget(user)
+    if as_json:
+        print_json({"events": erased})
+    else:
+        console.print(f"{erased:,} events of {cell(user)} are erased, and all that came of them.")
+
+
+def _told(share: Share) -> dict[str, Any]:
+    what = share.title or share.text or share.item_id
+    event = None if share.event_id is None else str(share.event_id)
+    return asdict(share) | {"what": what, "event": event}
+
+
+def _print_rows(rows: Sequence[Any], columns: dict[str, str]) -> None:
+    if rows:
+        print_table([asdict(row) for row in rows], columns)
+    else:
+        console.print("nothing")
