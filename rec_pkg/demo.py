@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from rec_pkg import database, schema
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from rec_pkg.queries import Recommendation, Share
     from rec_pkg.settings import Settings
 
+CATALOGUE: Final = files("rec_pkg") / "catalogue" / "items.jsonl"
 WISH: Final = "我喜欢浏览一些时尚的衣服，特别是品牌T恤和牛仔裤"
 WISH_IN_ENGLISH: Final = "I like browsing fashionable clothes, especially brand T-shirts and jeans"
 READER, SHOPPER = "demo-lin", "demo-kate"
@@ -55,9 +58,8 @@ def play(settings: Settings, console: Console) -> None:
     _prepare(settings, console)
     engine = database.open_engine(settings)
     try:
-        client = Client(engine)
         with _worker():
-            _wait_for_worker(client, console)
+            _wait_for_worker(engine, console)
             Story(engine, console).tell()
     finally:
         engine.dispose()
@@ -71,9 +73,8 @@ def _prepare(settings: Settings, console: Console) -> None:
     engine = database.open_engine(settings)
     schema.migrate(engine, dims=record.dims)
     engine.dispose()
-    catalogue = files("rec_pkg") / "catalogue" / "items.jsonl"
     with (
-        as_file(catalogue) as path,
+        as_file(CATALOGUE) as path,
         database.connect(settings) as connection,
         Progress(console=console) as progress,
     ):
@@ -100,21 +101,27 @@ def _worker() -> Iterator[None]:
             process.terminate()
 
 
-def _wait_for_worker(client: Client, console: Console) -> None:
+def _wait_for_worker(engine: Engine, console: Console) -> None:
+    client = Client(engine)
     with console.status("Starting the worker"):
         _wait_until(lambda: client.status().workers > 0, pause_s=0.05)
-    waiting = client.status().items_to_encode
-    if not waiting:
-        return
+    left = total = _to_encode(engine)
     with Progress(console=console) as progress:
-        task = progress.add_task("Encoding the items", total=waiting)
+        task = progress.add_task("Encoding the items", total=max(total, 1))
+        while left:
+            before = left
+            _wait_until(lambda: _to_encode(engine) < before, pause_s=0.1)  # noqa: B023  # at once
+            left = _to_encode(engine)
+            progress.update(task, completed=total - left)
+        progress.update(task, completed=max(total, 1))
 
-        def encoded() -> bool:
-            left = client.status().items_to_encode
-            progress.update(task, completed=waiting - left)
-            return left == 0
 
-        _wait_until(encoded, pause_s=0.1)
+def _to_encode(engine: Engine) -> int:
+    """Return how many items of the sample catalogue have no vector yet."""
+    lines = CATALOGUE.read_text(encoding="utf-8").splitlines()
+    ours = Item.item_id.in_([json.loads(line)["item_id"] for line in lines])
+    with Session(engine) as session:
+        return session.scalar(select(func.count()).where(Item.stale, ours)) or 0
 
 
 def _wait_until(done: Callable[[], bool], pause_s: float = 0.0) -> None:

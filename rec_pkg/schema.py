@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,7 +87,7 @@ def prepare(connection: Connection) -> None:
 
 
 def apply_sql(connection: Connection) -> None:
-    """Run every file of `sql/` and store their digest, once the tables are at the newest revision."""
+    """Run every file of `sql/` and store their digest, unless the tables were taken back."""
     if connection.scalar(sa.text("select to_regclass('rec.settings') is null")):
         return
     for path in sql_files():
@@ -106,7 +107,7 @@ def _config(connection: Connection, dims: int) -> alembic.config.Config:
 
 def _execute(connection: Connection, statements: str) -> None:
     """Hand `statements` to the driver as they are: neither `:name` nor `%` means anything."""
-    with connection.connection.cursor() as cursor:
+    with closing(connection.connection.cursor()) as cursor:
         cursor.execute(statements)
 
 
