@@ -70,21 +70,24 @@ as $$
         union all
         select s.* from rec.replay(p_user_id, p_as_of) s where p_as_of is not null
     ), mixed as (
-        select s.*, h.weight * s.mass
-            * rec.decay(coalesce(p_as_of, now()) - s.as_of, h.half_life) as share,
-            h.weight as base, h.half_life
+        select s.*, h.half_life, d.has_direction,
+            h.weight * d.has_direction * s.mass
+            * rec.decay(coalesce(p_as_of, now()) - s.as_of, h.half_life) as share
         from sums s join rec.horizons h using (horizon)
+        cross join lateral (
+            select (vector_norm(s.interest) > 1e-3 * s.mass)::integer as has_direction) d
     )
     select m.horizon, m.interest, m.mass, m.as_of,
         case when sum(m.share) over () > 0 then m.share / sum(m.share) over ()
-            when m.half_life = max(m.half_life) over () then 1 else 0 end
+            when m.half_life = max(m.half_life) over () then m.has_direction else 0 end
     from mixed m
     order by m.half_life;
 $$;
 comment on function rec.interest is
     'The interest of a user, shortest horizon first: now (stored and pending), or at a past moment '
     '(replayed from the log). The direction of a horizon does not change while the user is away; '
-    'its weight in the mix does.';
+    'its weight in the mix does. Likes and dislikes that cancel each other to less than a '
+    'thousandth of the mass have no direction, and weight 0.';
 
 -- rec.lock_user(user) -> nothing; until the end of the transaction nobody else folds for this user
 create or replace function rec.lock_user(p_user_id text)

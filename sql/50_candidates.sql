@@ -125,7 +125,7 @@ language sql stable
 set search_path from current
 as $$
     with interest as materialized (
-        select i.interest, i.weight from rec.interest(p_user_id) i where vector_norm(i.interest) > 0
+        select i.interest, i.weight from rec.interest(p_user_id) i where i.weight > 0
     ), disliked as materialized (
         select l.embedding, rec.decay(now() - l.at, l.half_life) as strength from (
             select e.embedding, e.at, s.latest_items,

@@ -35,7 +35,8 @@ begin
     select array_agg(c.item_id order by c.place), array_agg(c.path order by c.place)
     into v_items, v_paths
     from rec.candidates(
-        v_centres || array(select i.interest from rec.interest(p_user_id) i),
+        v_centres || array(
+            select i.interest from rec.interest(p_user_id) i where i.weight > 0),
         rec.latest_items(p_user_id, v_settings.latest_items),
         greatest(v_settings.candidates, p_k), p_domain, p_filter, v_exclude)
         with ordinality as c (item_id, path, place);

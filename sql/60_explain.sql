@@ -16,7 +16,7 @@ as $$
     ), horizon as (
         select i.as_of, h.half_life, i.weight / (vector_norm(i.interest) * t.norm) as factor
         from rec.interest(p_user_id) i join rec.horizons h using (horizon) cross join target t
-        where vector_norm(i.interest) > 0
+        where i.weight > 0
     ), event as (
         select e.event_id, e.occurred_at, e.kind, e.item_id, e.text,
             e.weight * -(e.embedding <#> t.embedding) * (
