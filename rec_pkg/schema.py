@@ -96,6 +96,8 @@ def apply_sql(connection: Connection) -> None:
         sa.text("update rec.settings set sql_digest = :digest"), {"digest": sql_digest()}
     )
     connection.execute(sa.text("select rec.make_partitions()"))
+    # Tables of a few rows are never analysed by themselves, and every plan joins them.
+    _execute(connection, "analyze rec.settings, rec.horizons, rec.event_kinds")
 
 
 def _config(connection: Connection, dims: int) -> alembic.config.Config:

@@ -139,7 +139,7 @@ as $$
         select n.item_id, n.strength from rec.settings s
         cross join lateral rec.next_items(
             rec.latest_items(p_user_id, s.latest_items), 1000) n
-    ), term as (
+    ), term as materialized (
         select c.item_id,
             coalesce((select sum(i.weight * (1 - (v.embedding::vector <=> i.interest)))
                 from interest i), 0) as content,
