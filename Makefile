@@ -1,0 +1,69 @@
+# `make demo` and `make test` need Python 3.11 or newer and nothing else: all that they use is
+# installed into .venv, and again only when pyproject.toml changes.
+
+PYTHON ?= python3
+ARGS ?=
+
+# onnxruntime reports its use to its makers unless told not to.
+export ORT_DISABLE_TELEMETRY := 1
+
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --editable
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format wheel clean
+# One pip at a time.
+.NOTPARALLEL:
+
+help:
+	@echo 'make demo    start a Postgres of its own, load a catalogue and recommend'
+	@echo 'make test    run the tests; ARGS="-k interest" runs some of them'
+	@echo 'make lint    check style and types of the Python and the SQL'
+	@echo 'make format  format the Python'
+	@echo 'make wheel   build dist/pgrec-*.whl'
+	@echo 'make clean   remove .venv and all that was built; PYTHON=python3.12 chooses for the next'
+
+demo: .venv/.for-demo
+	@$(BIN)/pgrec demo $(ARGS)
+
+test: .venv/.for-test
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/.for-lint
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/sqruff lint sql
+
+format: .venv/.for-lint
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+wheel: .venv/.made
+	$(BIN)/python -m pip wheel --disable-pip-version-check -qq --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -type d -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/.for-demo: EXTRAS = embedded,encoder
+.venv/.for-test: EXTRAS = embedded,encoder,encoder-english,test
+.venv/.for-lint: EXTRAS = embedded,encoder,test,lint
+
+.venv/.for-demo .venv/.for-test .venv/.for-lint: .venv/.made pyproject.toml
+	@echo 'Installing pgrec[$(EXTRAS)] into .venv; once, a minute or more'
+	@$(INSTALL) '.[$(EXTRAS)]'
+	@touch $@
+
+# Debian splits ensurepip from its python3; without it a venv is left behind half made.
+.venv/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo 'pgrec needs Python 3.11 or newer, and $(PYTHON) is not; try: make PYTHON=python3.12 ...' >&2; \
+		exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo '$(PYTHON) cannot make a virtual environment; on Debian: apt-get install python3-venv' >&2; \
+		exit 1; }
+	@rm -rf .venv
+	@$(PYTHON) -m venv .venv
+	@touch $@
