@@ -134,10 +134,17 @@ class Client:
         filter: queries.Filter | None = None,  # noqa: A002  # as in SQL
         exclude_seen: bool = True,
         diversity: float | None = None,
+        as_of: datetime | None = None,
     ) -> list[Recommendation]:
         """Return the `k` best items for a user, best first; see `rec_pkg.queries.recommend`."""
         rows = queries.recommend(
-            user_id, k, domain=domain, filter=filter, exclude_seen=exclude_seen, diversity=diversity
+            user_id,
+            k,
+            domain=domain,
+            filter=filter,
+            exclude_seen=exclude_seen,
+            diversity=diversity,
+            as_of=as_of,
         )
         return [Recommendation(**row) for row in self._rows(_titled(rows, rows.c.rank))]
 
@@ -165,14 +172,14 @@ class Client:
         statement = _titled(rows, rows.c.mass.desc(), rows.c.item_id)
         return [PopularItem(**row) for row in self._rows(statement)]
 
-    def explain(self, user_id: str, item_id: str) -> list[Share]:
+    def explain(self, user_id: str, item_id: str, as_of: datetime | None = None) -> list[Share]:
         """
         Return the shares whose sum is the score of an item for a user, the greatest first.
 
         Raises:
             UnknownItem: if there is no such item.
         """
-        shares = queries.explain(user_id, item_id)
+        shares = queries.explain(user_id, item_id, as_of)
         statement = (
             sa.select(shares)
             .select_from(sa.outerjoin(Item, shares, sa.true()))

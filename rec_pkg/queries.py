@@ -162,6 +162,7 @@ def recommend(  # noqa: PLR0913  # as many as the SQL function has
     filter: Filter | None = None,  # noqa: A002  # as in SQL
     exclude_seen: bool = True,
     diversity: float | None = None,
+    as_of: datetime | None = None,
 ) -> FromClause[Recommendations]:
     """
     Return the `k` best items for a user; `rank` counts from 1.
@@ -173,12 +174,14 @@ def recommend(  # noqa: PLR0913  # as many as the SQL function has
         filter: attributes that an item must have, with these values.
         exclude_seen: leave out the items of events of a kind that marks as seen.
         diversity: from 0, the best scores, to 1, the least alike; None for that of the settings.
+        as_of: an aware time; the list that the events until then make. None for now.
     """
     function = sa.func.rec.recommend(
         sa.type_coerce(user_id, sa.Text()),
         *_list(k, domain, filter),
         sa.literal(exclude_seen, sa.Boolean()),
         sa.literal(diversity, sa.Double()),
+        moment(as_of),
     )
     return _rows(function, Recommendations)
 
@@ -213,15 +216,15 @@ def popular(
     return _rows(function, Masses)
 
 
-def explain(user_id: Id, item_id: Id) -> FromClause[Shares]:
+def explain(user_id: Id, item_id: Id, as_of: datetime | None = None) -> FromClause[Shares]:
     """
     Return what the score of an item is the sum of, in `share`.
 
     The term `content` has a row per event of the user; `transition`, `trend` and `aversion` have
-    one row each, unless it is 0.
+    one row each, unless it is 0. With `as_of`, an aware time, it is the score of then.
     """
     function = sa.func.rec.explain(
-        sa.type_coerce(user_id, sa.Text()), sa.type_coerce(item_id, sa.Text())
+        sa.type_coerce(user_id, sa.Text()), sa.type_coerce(item_id, sa.Text()), moment(as_of)
     )
     return _rows(function, Shares)
 

@@ -1,34 +1,36 @@
 -- Which items come into question for a user, and what speaks for each of them.
 
--- rec.seen_items(user) -> the items that he has seen
-create or replace function rec.seen_items(p_user_id text)
+-- rec.seen_items(user, as_of) -> the items that he has seen
+create or replace function rec.seen_items(p_user_id text, p_as_of timestamptz default null)
 returns text[] language sql stable
 set search_path from current
 as $$
     select coalesce(array_agg(distinct e.item_id), '{}')
     from rec.events e
     where e.user_id = p_user_id and e.item_id is not null
+        and (p_as_of is null or least(e.occurred_at, e.received_at) <= p_as_of)
         and e.kind = any(array(select k.kind from rec.event_kinds k where k.marks_seen));
 $$;
 comment on function rec.seen_items is
     'The items on which the user has an event of a kind that marks as seen.';
 
--- rec.latest_items(user, n) -> the last n items that he liked, the latest first
-create or replace function rec.latest_items(p_user_id text, p_n integer)
+-- rec.latest_items(user, n, as_of) -> the last n items that he liked, the latest first
+create or replace function rec.latest_items(
+    p_user_id text, p_n integer, p_as_of timestamptz default null)
 returns text[] language sql stable
 set search_path from current
 as $$
     select coalesce(array_agg(l.item_id order by l.occurred_at desc, l.event_id desc), '{}')
     from (
         select e.item_id, e.occurred_at, e.event_id from rec.liked_events e
-        where e.user_id = p_user_id
+        where e.user_id = p_user_id and (p_as_of is null or e.at <= p_as_of)
         order by e.occurred_at desc, e.event_id desc limit p_n
     ) l;
 $$;
 comment on function rec.latest_items is 'The last items with a positive event, the latest first.';
 
--- rec.topics(user) -> the unrelated interests of a user: centre and share of the list
-create or replace function rec.topics(p_user_id text)
+-- rec.topics(user, as_of) -> the unrelated interests of a user: centre and share of the list
+create or replace function rec.topics(p_user_id text, p_as_of timestamptz default null)
 returns table (topic integer, centre vector, share double precision)
 language plpgsql stable rows 5
 set search_path from current
@@ -44,11 +46,11 @@ begin
     select * into v_settings from rec.settings;
     for v_event in
         select l.embedding, l.weight,
-            l.weight * (select sum(h.weight * rec.decay(now() - l.at, h.half_life))
+            l.weight * (select sum(h.weight * rec.decay(coalesce(p_as_of, now()) - l.at, h.half_life))
                 from rec.horizons h) as mass
         from (
             select e.* from rec.event_vectors e
-            where e.user_id = p_user_id
+            where e.user_id = p_user_id and (p_as_of is null or e.at <= p_as_of)
             order by e.occurred_at desc, e.event_id desc limit v_settings.topic_events
         ) l
         where l.embedding is not null and l.weight <> 0 and vector_norm(l.embedding) > 0
@@ -116,8 +118,9 @@ comment on function rec.candidates is
     'Neighbours of each interest, what people went on to, what is trending, and, where these are '
     'fewer than p_n, the newest items.';
 
--- rec.score(user, items) -> the terms of the score of each item for this user
-create or replace function rec.score(p_user_id text, p_items text[])
+-- rec.score(user, items, as_of) -> the terms of the score of each item for this user
+create or replace function rec.score(
+    p_user_id text, p_items text[], p_as_of timestamptz default null)
 returns table (
     item_id text, score double precision, content double precision, transition double precision,
     trend double precision, aversion double precision)
@@ -125,20 +128,23 @@ language sql stable
 set search_path from current
 as $$
     with interest as materialized (
-        select i.interest, i.weight from rec.interest(p_user_id) i where i.weight > 0
+        select i.interest, i.weight from rec.interest(p_user_id, p_as_of) i
+        where i.weight > 0
     ), disliked as materialized (
-        select l.embedding, rec.decay(now() - l.at, l.half_life) as strength from (
+        select l.embedding, rec.decay(coalesce(p_as_of, now()) - l.at, l.half_life) as strength
+        from (
             select e.embedding, e.at, s.latest_items,
                 (select max(h.half_life) from rec.horizons h) as half_life
             from rec.event_vectors e cross join rec.settings s
             where e.user_id = p_user_id and e.weight < 0 and e.embedding is not null
+                and (p_as_of is null or e.at <= p_as_of)
             order by e.occurred_at desc, e.event_id desc
             limit (select s.latest_items from rec.settings s)
         ) l where vector_norm(l.embedding) > 0
     ), following as materialized (
         select n.item_id, n.strength from rec.settings s
         cross join lateral rec.next_items(
-            rec.latest_items(p_user_id, s.latest_items), 1000) n
+            rec.latest_items(p_user_id, s.latest_items, p_as_of), 1000) n
     ), term as materialized (
         select c.item_id,
             coalesce((select sum(i.weight * (1 - (v.embedding::vector <=> i.interest)))

@@ -1,10 +1,11 @@
 -- The list.
 
--- rec.recommend(user, k, domain, filter, exclude_seen, diversity) -> the list, with every term of the score
+-- rec.recommend(user, k, domain, filter, exclude_seen, diversity, as_of) -> the list, with every term
+-- of the score
 create or replace function rec.recommend(
     p_user_id text, p_k integer default 10, p_domain text default null,
     p_filter jsonb default '{}', p_exclude_seen boolean default true,
-    p_diversity double precision default null)
+    p_diversity double precision default null, p_as_of timestamptz default null)
 returns table (
     rank integer, item_id text, score double precision, content double precision,
     transition double precision, trend double precision, aversion double precision,
@@ -28,16 +29,16 @@ begin
     end if;
     select * into v_settings from rec.settings;
     select array_agg(t.centre order by t.topic), array_agg(t.share order by t.topic)
-    into v_centres, v_shares from rec.topics(p_user_id) t;
+    into v_centres, v_shares from rec.topics(p_user_id, p_as_of) t;
     if p_exclude_seen then
-        v_exclude := rec.seen_items(p_user_id);
+        v_exclude := rec.seen_items(p_user_id, p_as_of);
     end if;
     select array_agg(c.item_id order by c.place), array_agg(c.path order by c.place)
     into v_items, v_paths
     from rec.candidates(
         v_centres || array(
-            select i.interest from rec.interest(p_user_id) i where i.weight > 0),
-        rec.latest_items(p_user_id, v_settings.latest_items),
+            select i.interest from rec.interest(p_user_id, p_as_of) i where i.weight > 0),
+        rec.latest_items(p_user_id, v_settings.latest_items, p_as_of),
         greatest(v_settings.candidates, p_k), p_domain, p_filter, v_exclude)
         with ordinality as c (item_id, path, place);
     return query
@@ -46,7 +47,7 @@ begin
             (select t.place::integer from unnest(v_centres) with ordinality as t (centre, place)
             order by v.embedding::vector <=> t.centre limit 1) as topic,
             row_number() over (order by s.score desc, c.place) as place
-        from rec.score(p_user_id, v_items) s
+        from rec.score(p_user_id, v_items, p_as_of) s
         join unnest(v_items, v_paths) with ordinality as c (item_id, path, place) on c.item_id = s.item_id
         left join rec.item_vectors v on v.item_id = s.item_id
     ), picked as (
@@ -65,7 +66,8 @@ end $$;
 comment on function rec.recommend is
     'The p_k best items for a user, diverse and shared out over his interests, seen items left out. '
     'Reflects every event that the calling transaction can see, folded or not. Exactly p_k rows '
-    'come back if as many items qualify; path says how each was found.';
+    'come back if as many items qualify; path says how each was found. p_as_of gives the list that '
+    'the events up to a past moment make, with the items and counts of today.';
 
 -- rec.diversify(scores, embeddings, topics, shares, k, diversity, balance) -> places in the order of picking
 create or replace function rec.diversify(

@@ -1,7 +1,8 @@
 -- Why an item has its score.
 
--- rec.explain(user, item) -> the shares of which the score of the item is the sum
-create or replace function rec.explain(p_user_id text, p_item_id text)
+-- rec.explain(user, item, as_of) -> the shares of which the score of the item is the sum
+create or replace function rec.explain(
+    p_user_id text, p_item_id text, p_as_of timestamptz default null)
 returns table (
     term text, share double precision, event_id bigint, occurred_at timestamptz, kind text,
     item_id text, title text, text text)
@@ -9,13 +10,13 @@ language sql stable
 set search_path from current
 as $$
     with total as (
-        select s.* from rec.score(p_user_id, array[p_item_id]) s
+        select s.* from rec.score(p_user_id, array[p_item_id], p_as_of) s
     ), target as (
         select v.embedding::vector as embedding, vector_norm(v.embedding::vector) as norm
         from rec.item_vectors v where v.item_id = p_item_id
     ), horizon as (
         select i.as_of, h.half_life, i.weight / (vector_norm(i.interest) * t.norm) as factor
-        from rec.interest(p_user_id) i join rec.horizons h using (horizon) cross join target t
+        from rec.interest(p_user_id, p_as_of) i join rec.horizons h using (horizon) cross join target t
         where i.weight > 0
     ), event as (
         select e.event_id, e.occurred_at, e.kind, e.item_id, e.text,
@@ -23,6 +24,7 @@ as $$
                 select sum(h.factor * rec.decay(h.as_of - e.at, h.half_life)) from horizon h) as share
         from rec.event_vectors e cross join target t
         where e.user_id = p_user_id and e.embedding is not null and e.weight is not null
+            and (p_as_of is null or e.at <= p_as_of)
     )
     select 'content', s.content_weight * e.share, e.event_id, e.occurred_at, e.kind, e.item_id,
         i.title, e.text

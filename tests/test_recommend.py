@@ -308,6 +308,23 @@ def test_an_unknown_or_missing_user_is_a_new_user(shop: Connection) -> None:
     assert recommend(shop, k=0) == []
 
 
+def test_a_past_moment_gives_the_list_of_that_moment(shop: Connection) -> None:
+    shop.execute("select rec.track('ann', 'jazz-1', p_occurred_at => now() - interval '2 days')")
+    shop.execute("update rec.settings set trend_weight = 0, transition_weight = 0")
+    then = shop.execute("select item_id from rec.recommend('ann', 5)").fetchall()
+    click(shop, ["bread-1", "bread-2"])
+    click(shop, ["jazz-3"], kind="dislike")
+    as_of = "p_as_of => now() - interval '1 day'"
+    assert shop.execute(f"select item_id from rec.recommend('ann', 5, {as_of})").fetchall() == then
+    past = shop.execute(f"select sum(share) from rec.explain('ann', 'jazz-2', {as_of})").fetchone()
+    score = f"select score from rec.score('ann', array['jazz-2'], {as_of})"
+    assert past == (pytest.approx(shop.execute(score).fetchone()[0], abs=1e-5),)  # type: ignore[index]
+    before = "p_as_of => now() - interval '3 days'"
+    assert shop.execute(
+        f"select distinct topic from rec.recommend('ann', 5, {before})"
+    ).fetchall() == [(None,)]
+
+
 def test_reading_needs_no_write(shop: Connection) -> None:
     click(shop, ["jazz-1"])
     shop.execute("set default_transaction_read_only = on")
