@@ -7,9 +7,12 @@ from threading import Lock
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import onnxruntime as ort
 
 from rec_pkg.errors import EncoderInvalid
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the library is loaded
+
+import onnxruntime as ort  # after that
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from contextlib import contextmanager
 from itertools import count
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from rec_pkg.encoder import Encoder
+
+# A shell that starts us in the background has SIGINT ignored, and our children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What a crash would cost does not matter here: the server lives as long as the session.
 CARELESS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
@@ -100,11 +104,11 @@ def db(database_url: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
 
 @pytest.fixture(scope="session")
 def encoder() -> Encoder:
-    """The encoder that the settings name."""
-    from rec_pkg.encoder import Encoder, load_record  # noqa: PLC0415  # slow to import
+    """The encoder that the settings name, fetched if it is not here yet."""
+    from rec_pkg.encoder import open_encoder  # noqa: PLC0415  # slow to import
 
     settings = Settings()
-    return Encoder(load_record(settings.encoder), settings.cache_dir)
+    return open_encoder(settings.encoder, settings.cache_dir)
 
 
 @pytest.fixture(scope="session")

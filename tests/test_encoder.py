@@ -178,3 +178,10 @@ def test_what_an_interrupted_rebuild_left_is_cleared_away(tmp_path: Path) -> Non
     assert fetch(record, tmp_path) == folder
     assert [path for path in folder.parent.iterdir() if path.is_dir()] == [folder]
     assert (folder / "tokenizer.json").exists()
+
+
+def test_onnxruntime_reports_to_nobody() -> None:
+    code = "import os, rec_pkg.encoder_model; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("ORT_")}
+    printed = subprocess.check_output([sys.executable, "-c", code], env=bare, text=True)
+    assert printed == "1\n"
