@@ -225,7 +225,7 @@ class Story:
             return session.get_one(Item, item_id).title
 
     def _shares(self, person: str, item: Recommendation) -> list[Share]:
-        return [s for s in self._client.explain(person, item.item_id) if s.term == "content"]
+        return [s for s in self._client.explain(person, item.item_id) if s.event_id]
 
     def _heading(self, title: str, text: str) -> None:
         self._console.print()

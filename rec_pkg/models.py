@@ -183,6 +183,7 @@ class Popularity(Base):
 
     item_id: Mapped[Key[str]]
     log_mass: Mapped[float]
+    log_outgoing: Mapped[float | None]
 
 
 class ItemTransition(Base):
@@ -224,8 +225,10 @@ class RankerSettings(Base):
 
     singleton: Mapped[Filled[bool]] = mapped_column(primary_key=True)
     content_weight: Mapped[Filled[float]]
+    latest_weight: Mapped[Filled[float]]
     transition_weight: Mapped[Filled[float]]
     trend_weight: Mapped[Filled[float]]
+    repeat_weight: Mapped[Filled[float]]
     aversion_weight: Mapped[Filled[float]]
     diversity: Mapped[Filled[float]]
     balance: Mapped[Filled[float]]
@@ -237,7 +240,9 @@ class RankerSettings(Base):
     topic_events: Mapped[Filled[int]]
     topic_similarity: Mapped[Filled[float]]
     latest_items: Mapped[Filled[int]]
+    latest_decay: Mapped[Filled[float]]
     transition_window: Mapped[Filled[int]]
+    transition_prior: Mapped[Filled[float]]
     popularity_half_life: Mapped[Filled[timedelta]]
     transition_half_life: Mapped[Filled[timedelta]]
     max_attempts: Mapped[Filled[int]] = mapped_column(sa.SmallInteger)

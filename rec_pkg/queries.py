@@ -36,7 +36,7 @@ class Recommendation:
     """
     A place in a list, `rank` counting from 1.
 
-    `score` adds up the terms `content`, `transition`, `trend` and, taken away, `aversion`, each
+    `score` adds up the terms from `content` to `repeat` and takes `aversion` away, each
     times its weight in the settings. `topic` counts the user's unrelated interests from 1; `path`
     says how the item was found: hnsw, exact, transition, trend or newest.
     """
@@ -47,8 +47,10 @@ class Recommendation:
     domain: str
     score: float
     content: float
+    latest: float
     transition: float
     trend: float
+    repeat: float
     aversion: float
     topic: int | None
     path: str
@@ -61,8 +63,10 @@ class Recommendations(TypedColumns):
     item_id: Named[str]
     score: Named[float]
     content: Named[float]
+    latest: Named[float]
     transition: Named[float]
     trend: Named[float]
+    repeat: Named[float]
     aversion: Named[float]
     topic: Named[int | None]
     path: Named[str]
@@ -220,8 +224,8 @@ def explain(user_id: Id, item_id: Id, as_of: datetime | None = None) -> FromClau
     """
     Return what the score of an item is the sum of, in `share`.
 
-    The term `content` has a row per event of the user; `transition`, `trend` and `aversion` have
-    one row each, unless it is 0. With `as_of`, an aware time, it is the score of then.
+    The term `event` has a row per event of the user, for its part in `content` and `latest`; each
+    other term has one row, unless it is 0. With `as_of`, an aware time, it is the score of then.
     """
     function = sa.func.rec.explain(
         sa.type_coerce(user_id, sa.Text()), sa.type_coerce(item_id, sa.Text()), moment(as_of)

@@ -10,12 +10,13 @@ return ln(p_amount) / ln(2::double precision)
     + extract(epoch from p_at)::double precision / extract(epoch from p_half_life)::double precision;
 comment on function rec.log_mass is 'log2(p_amount) + p_at / p_half_life, the form in which masses are stored.';
 
--- rec.mass_now(log_mass, half_life) -> the decayed amount as of now
-create or replace function rec.mass_now(p_log_mass double precision, p_half_life interval)
-returns double precision language sql stable parallel safe
+-- rec.mass_at(log_mass, half_life, at) -> the decayed amount as of that moment
+create or replace function rec.mass_at(
+    p_log_mass double precision, p_half_life interval, p_at timestamptz)
+returns double precision language sql immutable parallel safe
 return rec.pow2(p_log_mass
-    - extract(epoch from now())::double precision / extract(epoch from p_half_life)::double precision);
-comment on function rec.mass_now is 'The amount that a stored mass has decayed to by now.';
+    - extract(epoch from p_at)::double precision / extract(epoch from p_half_life)::double precision);
+comment on function rec.mass_at is 'The amount that a stored mass has decayed to by p_at.';
 
 -- rec.add_mass(log_mass, change, at, half_life) -> the stored mass after a change, NULL if none is left
 create or replace function rec.add_mass(
@@ -96,13 +97,12 @@ as $$
         from sequence a join span s on s.user_id = a.user_id
         cross join lateral generate_series(1, s.reach) as d (distance)
         join sequence b on b.user_id = a.user_id and b.place = a.place + d.distance
-        where a.item_id <> b.item_id
         union all
         select b.user_id, a.item_id, b.item_id, b.at, -1.0::double precision / d.distance
         from sequence a join span s on s.user_id = a.user_id
         cross join lateral generate_series(1, s.reach) as d (distance)
         join sequence b on b.user_id = a.user_id and b.old_place = a.old_place + d.distance
-        where not a.is_fresh and not b.is_fresh and a.item_id <> b.item_id
+        where not a.is_fresh and not b.is_fresh
     )
     insert into rec.item_deltas (user_id, from_item, to_item, amount, at)
     select t.user_id, t.from_item, t.to_item, sum(t.amount), t.at from step t
@@ -139,9 +139,22 @@ begin
         select d.from_item, d.to_item, d.latest, d.half_life,
             sum(d.amount * rec.decay(d.latest - d.at, d.half_life)) as change
         from dated d group by d.from_item, d.to_item, d.latest, d.half_life
+    ), outgoing as (
+        select d.from_item as item_id, max(d.at) as latest, d.half_life,
+            sum(d.amount * rec.decay(m.latest - d.at, d.half_life)) as change
+        from dated d join (
+            select n.from_item, max(n.at) as latest from taken n group by n.from_item
+        ) m on m.from_item = d.from_item
+        group by d.from_item, d.half_life
     ), popular as (
-        select c.to_item as item_id, rec.add_mass(o.log_mass, c.change, c.latest, c.half_life) as log_mass
-        from change c left join rec.popularity o on o.item_id = c.to_item where c.from_item is null
+        select coalesce(c.to_item, g.item_id) as item_id,
+            case when c.to_item is null then o.log_mass
+                else rec.add_mass(o.log_mass, c.change, c.latest, c.half_life) end as log_mass,
+            case when g.item_id is null then o.log_outgoing
+                else rec.add_mass(o.log_outgoing, g.change, g.latest, g.half_life) end as log_outgoing
+        from (select * from change where from_item is null) c
+        full join outgoing g on g.item_id = c.to_item
+        left join rec.popularity o on o.item_id = coalesce(c.to_item, g.item_id)
     ), follow as (
         select c.from_item, c.to_item, rec.add_mass(o.log_mass, c.change, c.latest, c.half_life) as log_mass
         from change c left join rec.item_transitions o
@@ -154,9 +167,10 @@ begin
         delete from rec.item_transitions o using follow n
         where o.from_item = n.from_item and o.to_item = n.to_item and n.log_mass is null
     ), popularity as (
-        insert into rec.popularity (item_id, log_mass)
-        select n.item_id, n.log_mass from popular n where n.log_mass is not null
-        on conflict (item_id) do update set log_mass = excluded.log_mass
+        insert into rec.popularity (item_id, log_mass, log_outgoing)
+        select n.item_id, n.log_mass, n.log_outgoing from popular n where n.log_mass is not null
+        on conflict (item_id) do update set
+            log_mass = excluded.log_mass, log_outgoing = excluded.log_outgoing
     ), transitions as (
         insert into rec.item_transitions (from_item, to_item, log_mass)
         select n.from_item, n.to_item, n.log_mass from follow n where n.log_mass is not null
@@ -177,7 +191,7 @@ returns table (item_id text, mass double precision)
 language sql stable
 set search_path from current
 as $$
-    select p.item_id, rec.mass_now(p.log_mass, s.popularity_half_life)
+    select p.item_id, rec.mass_at(p.log_mass, s.popularity_half_life, now())
     from rec.popularity p
     join rec.items i on i.item_id = p.item_id
     cross join rec.settings s
@@ -191,28 +205,27 @@ $$;
 comment on function rec.popular is
     'The trending items: weights of positive events, decayed by settings.popularity_half_life.';
 
--- rec.next_items(items, n, domain, filter, exclude) -> what people went on to from these items
+-- rec.next_items(items, n, domain, filter, exclude, as_of) -> what people went on to from these items
 create or replace function rec.next_items(
     p_items text[], p_n integer default 10, p_domain text default null,
-    p_filter jsonb default '{}', p_exclude text[] default '{}')
+    p_filter jsonb default '{}', p_exclude text[] default '{}', p_as_of timestamptz default null)
 returns table (item_id text, strength double precision)
 language sql stable
 set search_path from current
 as $$
-    select t.to_item, sum(rec.pow2(t.log_mass - t.log_total) / t.place) as strength
+    select t.to_item, sqrt(sum(t.weight * t.mass / (t.outgoing + t.prior))) as strength
     from (
-        select f.place, o.to_item, o.log_mass,
-            coalesce(p.log_mass, o.log_mass)
-                as log_total
+        select o.to_item, s.latest_decay ^ (f.place - 1) as weight, s.transition_prior as prior,
+            rec.mass_at(o.log_mass, s.transition_half_life, coalesce(p_as_of, now())) as mass,
+            coalesce(rec.mass_at(p.log_outgoing, s.transition_half_life, coalesce(p_as_of, now())), 0)
+                as outgoing
         from unnest(p_items) with ordinality as f (item_id, place)
         cross join rec.settings s
         cross join lateral (
             select x.to_item, x.log_mass from rec.item_transitions x
             where x.from_item = f.item_id order by x.log_mass desc limit s.candidates * 4
         ) o
-        left join lateral (
-            select max(y.log_mass) as log_mass from rec.item_transitions y where y.from_item = f.item_id
-        ) p on true
+        left join rec.popularity p on p.item_id = f.item_id
     ) t
     join rec.items i on i.item_id = t.to_item
     where i.available
@@ -224,5 +237,5 @@ as $$
     limit rec.list_length(p_n);
 $$;
 comment on function rec.next_items is
-    'Where people went from these items, the latest first: decayed transitions, each relative to '
-    'the strongest one from the same item, divided by the place of that item.';
+    'Where people went on to from these items, the latest first. The strength is the square root of '
+    'the sum of latest_decay^place * transitions / (all transitions from that item + prior).';

@@ -89,6 +89,26 @@ comment on function rec.interest is
     'its weight in the mix does. Likes and dislikes that cancel each other to less than a '
     'thousandth of the mass have no direction, and weight 0.';
 
+-- rec.latest_shares(user, as_of) -> the last events that speak for something, and their weights
+create or replace function rec.latest_shares(p_user_id text, p_as_of timestamptz default null)
+returns table (event_id bigint, embedding vector, weight double precision)
+language sql stable
+set search_path from current
+as $$
+    select l.event_id, l.embedding, s.latest_decay ^ (l.place - 1)
+    from rec.settings s cross join lateral (
+        select e.event_id, e.embedding,
+            row_number() over (order by e.occurred_at desc, e.event_id desc) as place
+        from rec.event_vectors e
+        where e.user_id = p_user_id and e.weight > 0 and e.embedding is not null
+            and (p_as_of is null or e.at <= p_as_of)
+        order by e.occurred_at desc, e.event_id desc limit s.latest_items
+    ) l;
+$$;
+comment on function rec.latest_shares is
+    'The last settings.latest_items positive events with weights that fall by settings.latest_decay '
+    'from one to the next, however much time lies between. Their sum is the latest interest.';
+
 -- rec.lock_user(user) -> nothing; until the end of the transaction nobody else folds for this user
 create or replace function rec.lock_user(p_user_id text)
 returns void language plpgsql volatile

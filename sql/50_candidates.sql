@@ -83,10 +83,10 @@ comment on function rec.topics is
     'The unrelated interests among the latest events, found by leader clustering, newest event '
     'first. The share of each is its part of the decayed weights; a dislike lessens it.';
 
--- rec.candidates(interests, latest, n, domain, filter, exclude) -> items in question, and their source
+-- rec.candidates(interests, latest, n, domain, filter, exclude, as_of) -> items in question, and their source
 create or replace function rec.candidates(
     p_interests vector[], p_latest text[], p_n integer, p_domain text, p_filter jsonb,
-    p_exclude text[])
+    p_exclude text[], p_as_of timestamptz default null)
 returns table (item_id text, path text)
 language sql stable
 set search_path from current
@@ -97,7 +97,7 @@ as $$
         cross join lateral rec.nearest(i.interest, p_n, p_domain, p_filter, p_exclude) n
         union all
         select t.item_id, 'transition', 2
-        from rec.next_items(p_latest, p_n, p_domain, p_filter, p_exclude) t
+        from rec.next_items(p_latest, p_n, p_domain, p_filter, p_exclude, p_as_of) t
         union all
         select p.item_id, 'trend', 3 from rec.popular(p_n, p_domain, p_filter, p_exclude) p
     ), best as (
@@ -122,14 +122,20 @@ comment on function rec.candidates is
 create or replace function rec.score(
     p_user_id text, p_items text[], p_as_of timestamptz default null)
 returns table (
-    item_id text, score double precision, content double precision, transition double precision,
-    trend double precision, aversion double precision)
+    item_id text, score double precision, content double precision, latest double precision,
+    transition double precision, trend double precision, repeat double precision,
+    aversion double precision)
 language sql stable
 set search_path from current
 as $$
     with interest as materialized (
         select i.interest, i.weight from rec.interest(p_user_id, p_as_of) i
         where i.weight > 0
+    ), latest as materialized (
+        select sum(rec.scaled(l.embedding, l.weight)) as interest
+        from rec.latest_shares(p_user_id, p_as_of) l
+    ), seen as materialized (
+        select rec.seen_items(p_user_id, p_as_of) as items
     ), disliked as materialized (
         select l.embedding, rec.decay(coalesce(p_as_of, now()) - l.at, l.half_life) as strength
         from (
@@ -144,27 +150,35 @@ as $$
     ), following as materialized (
         select n.item_id, n.strength from rec.settings s
         cross join lateral rec.next_items(
-            rec.latest_items(p_user_id, s.latest_items, p_as_of), 1000) n
+            rec.latest_items(p_user_id, s.latest_items, p_as_of), 1000,
+            p_as_of => p_as_of) n
     ), term as materialized (
         select c.item_id,
             coalesce((select sum(i.weight * (1 - (v.embedding::vector <=> i.interest)))
                 from interest i), 0) as content,
+            coalesce((select 1 - (v.embedding::vector <=> l.interest)
+                from latest l where vector_norm(l.interest) > 0), 0) as latest,
             coalesce(f.strength, 0) as transition,
-            coalesce(rec.pow2(p.log_mass - (select max(m.log_mass) from rec.popularity m)), 0)
-                as trend,
+            coalesce(ln(1 + rec.mass_at(
+                p.log_mass, n.popularity_half_life, coalesce(p_as_of, now()))), 0) as trend,
+            (c.item_id = any(e.items))::integer::double precision as repeat,
             coalesce((select max(greatest(1 - (v.embedding::vector <=> d.embedding), 0) * d.strength)
                 from disliked d), 0) as aversion
         from unnest(p_items) as c (item_id)
+        cross join rec.settings n
+        cross join seen e
         left join rec.item_vectors v on v.item_id = c.item_id
         left join following f on f.item_id = c.item_id
         left join rec.popularity p on p.item_id = c.item_id
     )
     select t.item_id,
-        s.content_weight * t.content + s.transition_weight * t.transition
-        + s.trend_weight * t.trend - s.aversion_weight * t.aversion,
-        t.content, t.transition, t.trend, t.aversion
+        s.content_weight * t.content + s.latest_weight * t.latest
+        + s.transition_weight * t.transition + s.trend_weight * t.trend
+        + s.repeat_weight * t.repeat - s.aversion_weight * t.aversion,
+        t.content, t.latest, t.transition, t.trend, t.repeat, t.aversion
     from term t cross join rec.settings s;
 $$;
 comment on function rec.score is
-    'The score of items for a user: content (cosine to each horizon, mixed), transition (what '
-    'people went on to), trend, and aversion (cosine to what he disliked), weighted by rec.settings.';
+    'The score of items for a user, weighted by rec.settings: content (cosine to each horizon, '
+    'mixed), latest (cosine to the last events), transition (what people went on to), trend (log of '
+    'the decayed popularity), repeat (1 if seen), and aversion (cosine to what he disliked).';

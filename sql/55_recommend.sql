@@ -8,8 +8,8 @@ create or replace function rec.recommend(
     p_diversity double precision default null, p_as_of timestamptz default null)
 returns table (
     rank integer, item_id text, score double precision, content double precision,
-    transition double precision, trend double precision, aversion double precision,
-    topic integer, path text)
+    latest double precision, transition double precision, trend double precision,
+    repeat double precision, aversion double precision, topic integer, path text)
 language plpgsql stable rows 10
 set search_path from current
 as $$
@@ -37,9 +37,11 @@ begin
     into v_items, v_paths
     from rec.candidates(
         v_centres || array(
-            select i.interest from rec.interest(p_user_id, p_as_of) i where i.weight > 0),
+            select i.interest from rec.interest(p_user_id, p_as_of) i where i.weight > 0)
+            || array(select sum(rec.scaled(l.embedding, l.weight))
+                from rec.latest_shares(p_user_id, p_as_of) l),
         rec.latest_items(p_user_id, v_settings.latest_items, p_as_of),
-        greatest(v_settings.candidates, p_k), p_domain, p_filter, v_exclude)
+        greatest(v_settings.candidates, p_k), p_domain, p_filter, v_exclude, p_as_of)
         with ordinality as c (item_id, path, place);
     return query
     with scored as materialized (
@@ -58,7 +60,7 @@ begin
             v_shares, p_k, coalesce(p_diversity, v_settings.diversity), v_settings.balance) d
     )
     select (row_number() over (order by p.pick, s.place))::integer, s.item_id, s.score, s.content,
-        s.transition, s.trend, s.aversion, s.topic, s.path
+        s.latest, s.transition, s.trend, s.repeat, s.aversion, s.topic, s.path
     from scored s left join picked p on p.place = s.place
     order by 1
     limit p_k;

@@ -18,28 +18,38 @@ as $$
         select i.as_of, h.half_life, i.weight / (vector_norm(i.interest) * t.norm) as factor
         from rec.interest(p_user_id, p_as_of) i join rec.horizons h using (horizon) cross join target t
         where i.weight > 0
+    ), latest as (
+        select l.event_id,
+            l.weight * -(l.embedding <#> t.embedding) / (vector_norm(n.interest) * t.norm) as share
+        from rec.latest_shares(p_user_id, p_as_of) l cross join target t cross join (
+            select sum(rec.scaled(m.embedding, m.weight)) as interest
+            from rec.latest_shares(p_user_id, p_as_of) m) n
+        where vector_norm(n.interest) > 0
     ), event as (
         select e.event_id, e.occurred_at, e.kind, e.item_id, e.text,
             e.weight * -(e.embedding <#> t.embedding) * (
-                select sum(h.factor * rec.decay(h.as_of - e.at, h.half_life)) from horizon h) as share
-        from rec.event_vectors e cross join target t
+                select sum(h.factor * rec.decay(h.as_of - e.at, h.half_life)) from horizon h) as content,
+            l.share as latest
+        from rec.event_vectors e cross join target t left join latest l using (event_id)
         where e.user_id = p_user_id and e.embedding is not null and e.weight is not null
             and (p_as_of is null or e.at <= p_as_of)
     )
-    select 'content', s.content_weight * e.share, e.event_id, e.occurred_at, e.kind, e.item_id,
-        i.title, e.text
+    select 'event',
+        s.content_weight * coalesce(e.content, 0) + s.latest_weight * coalesce(e.latest, 0),
+        e.event_id, e.occurred_at, e.kind, e.item_id, i.title, e.text
     from event e cross join rec.settings s left join rec.items i on i.item_id = e.item_id
-    where e.share is not null
+    where e.content is not null or e.latest is not null
     union all
     select o.term, o.share, null, null, null, null, null, null
     from total t cross join rec.settings s cross join lateral (values
         ('transition', s.transition_weight * t.transition),
         ('trend', s.trend_weight * t.trend),
+        ('repeat', s.repeat_weight * t.repeat),
         ('aversion', -s.aversion_weight * t.aversion)
     ) as o (term, share)
     where o.share <> 0
     order by 2 desc, 3;
 $$;
 comment on function rec.explain is
-    'Splits the score of an item for a user into the share of each of his events in its content '
-    'term, and the other terms; the shares add up to the score. The greatest share comes first.';
+    'Splits the score of an item for a user into a share of each of his events, in the terms content '
+    'and latest, and the other terms; the shares add up to the score, the greatest comes first.';

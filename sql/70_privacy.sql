@@ -16,8 +16,7 @@ as $$
     select p_user_id, a.item_id, b.item_id, p_sign * 1.0::double precision / d.distance, b.at
     from sequence a cross join rec.settings s
     cross join lateral generate_series(1, s.transition_window) as d (distance)
-    join sequence b on b.place = a.place + d.distance
-    where b.item_id <> a.item_id;
+    join sequence b on b.place = a.place + d.distance;
 $$;
 comment on function rec.add_user_steps is
     'Record with p_sign all that the folded events of a user give to popularity and transitions.';

@@ -169,8 +169,10 @@ def test_a_recommendation_says_what_it_is_and_how_it_came_about(client: Client) 
         "domain": "shirt",
         "score": pytest.approx(cosine, abs=1e-3),
         "content": pytest.approx(cosine, abs=1e-3),
+        "latest": pytest.approx(cosine, abs=1e-3),
         "transition": 0.0,
         "trend": 0.0,
+        "repeat": 0.0,
         "aversion": 0.0,
         "topic": 1,
         "path": "exact",
@@ -201,7 +203,7 @@ def test_the_shares_of_an_explanation_add_up_to_the_score(client: Client) -> Non
     assert sum(share.share for share in shares) == pytest.approx(scores["shirt1"], abs=1e-5)
     assert shares == sorted(shares, key=lambda share: -share.share)
     best = shares[0]
-    assert (best.term, best.event_id, best.kind) == ("content", clicked, "click")
+    assert (best.term, best.event_id, best.kind) == ("event", clicked, "click")
     assert (best.item_id, best.title) == ("shirt0", "The shirt no. 0")
 
 

@@ -319,7 +319,7 @@ def counts(db: Connection) -> dict[tuple[str, str], float]:
 
 def that_matter(masses: dict[tuple[str, str], float]) -> dict[tuple[str, str], float]:
     """Leave out what decayed to less than 2^-25 of a new event: taking back rounds it away."""
-    half_life_s = {True: 7 * 86400, False: 90 * 86400}
+    half_life_s = {True: 7 * 86400, False: 1000 * 86400}
     return {
         key: mass
         for key, mass in masses.items()
@@ -343,11 +343,10 @@ def counts_of(db: Connection, events: Sequence[Happening]) -> dict[tuple[str, st
             (math.log2(KINDS[event.kind]), event.at.timestamp() / popularity_s)
         )
         for distance, before in enumerate(reversed(liked[max(0, place - window) : place]), 1):
-            if before.item != event.item:
-                key = (f"i{before.item}", f"i{event.item}")
-                gathered.setdefault(key, []).append(
-                    (-math.log2(distance), event.at.timestamp() / transition_s)
-                )
+            key = (f"i{before.item}", f"i{event.item}")
+            gathered.setdefault(key, []).append(
+                (-math.log2(distance), event.at.timestamp() / transition_s)
+            )
     return {
         key: float(np.logaddexp2.reduce([a + b for a, b in parts]))
         for key, parts in gathered.items()

@@ -87,7 +87,8 @@ insert into rec.horizons (horizon, half_life, weight) values
 
 create table rec.popularity (
     item_id text primary key,
-    log_mass double precision not null
+    log_mass double precision not null,
+    log_outgoing double precision
 );
 create index popularity_trending on rec.popularity (log_mass desc, item_id);
 
@@ -95,8 +96,7 @@ create table rec.item_transitions (
     from_item text not null,
     to_item text not null,
     log_mass double precision not null,
-    primary key (from_item, to_item),
-    check (from_item <> to_item)
+    primary key (from_item, to_item)
 );
 create index item_transitions_strongest on rec.item_transitions (from_item, log_mass desc);
 """
@@ -180,12 +180,16 @@ create unique index encoders_one_active on rec.encoders (active) where active;
 
 create table rec.settings (
     singleton boolean primary key default true check (singleton),
-    content_weight double precision not null default 1
+    content_weight double precision not null default 0.5
         check (content_weight between -100 and 100),
-    transition_weight double precision not null default 0.3
+    latest_weight double precision not null default 0.5
+        check (latest_weight between -100 and 100),
+    transition_weight double precision not null default 0.5
         check (transition_weight between -100 and 100),
-    trend_weight double precision not null default 0.05
+    trend_weight double precision not null default 0.02
         check (trend_weight between -100 and 100),
+    repeat_weight double precision not null default 0
+        check (repeat_weight between -100 and 100),
     aversion_weight double precision not null default 0.5
         check (aversion_weight between -100 and 100),
     diversity double precision not null default 0.2 check (diversity between 0 and 1),
@@ -198,11 +202,14 @@ create table rec.settings (
     topic_events integer not null default 50 check (topic_events between 1 and 500),
     topic_similarity double precision not null default 0.2
         check (topic_similarity between -1 and 1),
-    latest_items integer not null default 5 check (latest_items between 1 and 50),
-    transition_window integer not null default 5 check (transition_window between 1 and 50),
+    latest_items integer not null default 10 check (latest_items between 1 and 50),
+    latest_decay double precision not null default 0.7 check (latest_decay between 0.01 and 1),
+    transition_window integer not null default 10 check (transition_window between 1 and 50),
+    transition_prior double precision not null default 5
+        check (transition_prior between 0.01 and 1000),
     popularity_half_life interval not null default '7 days'
         check (extract(epoch from popularity_half_life) > 0),
-    transition_half_life interval not null default '90 days'
+    transition_half_life interval not null default '1000 days'
         check (extract(epoch from transition_half_life) > 0),
     max_attempts smallint not null default 5 check (max_attempts between 1 and 1000),
     sql_digest text

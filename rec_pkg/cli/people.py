@@ -25,7 +25,7 @@ TOLD: Final = {
     "occurred_at": "occurred at",
     "event": "event",
 }
-TERMS: Final = ("content", "transition", "trend", "aversion")
+TERMS: Final = ("content", "latest", "transition", "trend", "repeat", "aversion")
 
 
 def register(app: typer.Typer) -> None:
@@ -57,9 +57,9 @@ def recommend(  # noqa: PLR0913  # as many as the SQL function has
     """
     Recommend items to a user, best first.
 
-    The score adds up content (closeness to the user's interests), transition (what others went on
-    to from the user's latest items) and trend, less aversion (closeness to what was disliked). An
-    unknown user gets what is trending.
+    The score adds up content (closeness to the user's interests), latest (to the last events),
+    transition (what others went on to from the last items), trend, and repeat, less aversion
+    (closeness to what was disliked). An unknown user gets what is trending.
     """
     with open_client() as client:
         rows = client.recommend(
