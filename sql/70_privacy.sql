@@ -6,17 +6,18 @@ returns void language sql volatile
 set search_path from current
 as $$
     with sequence as (
-        select e.item_id, e.at, e.weight,
-            row_number() over (order by e.occurred_at, e.event_id) as place
+        select e.item_id, e.at, e.weight, array_agg(e.item_id) over (
+            order by e.occurred_at, e.event_id
+            rows between (select s.transition_window from rec.settings s) preceding and 1 preceding
+        ) as previous
         from rec.folded_events e where e.user_id = p_user_id
     )
     insert into rec.item_deltas (user_id, from_item, to_item, amount, at)
     select p_user_id, null, s.item_id, p_sign * s.weight, s.at from sequence s
     union all
-    select p_user_id, a.item_id, b.item_id, p_sign * 1.0::double precision / d.distance, b.at
-    from sequence a cross join rec.settings s
-    cross join lateral generate_series(1, s.transition_window) as d (distance)
-    join sequence b on b.place = a.place + d.distance;
+    select p_user_id, f.item_id, s.item_id,
+        p_sign * 1.0::double precision / (cardinality(s.previous) - f.place + 1), s.at
+    from sequence s cross join lateral unnest(s.previous) with ordinality as f (item_id, place);
 $$;
 comment on function rec.add_user_steps is
     'Record with p_sign all that the folded events of a user give to popularity and transitions.';
@@ -49,7 +50,7 @@ begin
         select from rec.events e where e.user_id = p_user_id and e.event_id = p_event_id) then
         return false;
     end if;
-    perform rec.lock_user(p_user_id);
+    perform pg_advisory_xact_lock(rec.user_lock(p_user_id));
     perform rec.add_user_steps(p_user_id, -1);
     delete from rec.pending p where p.user_id = p_user_id and p.event_id = p_event_id;
     delete from rec.events e where e.user_id = p_user_id and e.event_id = p_event_id
@@ -71,12 +72,14 @@ declare
     v_hashes bytea[];
     v_erased integer;
 begin
+    perform pg_advisory_xact_lock(rec.user_lock(p_user_id));
     perform pg_advisory_xact_lock(hashtextextended('rec.merge_deltas', 0));
-    perform rec.lock_user(p_user_id);
     perform rec.add_user_steps(p_user_id, -1);
-    delete from rec.pending p where p.user_id = p_user_id;
+    -- In one statement, so that both deletions see the same events.
     with erased as (
         delete from rec.events e where e.user_id = p_user_id returning e.text_hash
+    ), unqueued as (
+        delete from rec.pending p where p.user_id = p_user_id
     )
     select count(*), array_agg(distinct e.text_hash) into v_erased, v_hashes from erased e;
     perform rec.drop_texts(v_hashes);

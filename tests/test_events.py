@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -190,6 +191,79 @@ def test_a_user_of_whom_one_event_is_claimed_is_left_alone(
         assert db.execute("select rec.apply_pending()").fetchone() == (0,)
         first.commit()
     assert db.execute("select rec.apply_pending()").fetchone() == (1,)
+
+
+def test_folding_undoing_rebuilding_and_forgetting_at_once_never_deadlock(
+    db: Connection, database_url: str
+) -> None:
+    items = [f"i{number}" for number in range(5)]
+    add_encoded(db, items)
+    errors: list[psycopg.Error] = []
+    end = time.monotonic() + 4
+
+    def repeat(statement: str) -> None:
+        with psycopg.connect(database_url, autocommit=True) as own:
+            while time.monotonic() < end:
+                try:
+                    own.execute(statement)
+                except psycopg.Error as error:
+                    errors.append(error)
+
+    track = (
+        "select rec.track((array['a', 'b'])[1 + n % 2], 'i' || n % 5) from generate_series(1, 9) n"
+    )
+    statements = [
+        *(track, track, "select rec.apply_pending(10)", "select rec.apply_pending(10)"),
+        *("select rec.merge_deltas()", "select rec.rebuild_user('a')", "select rec.hasten()"),
+        "select rec.undo_event('a', max(event_id)) from rec.events where user_id = 'a'",
+        "select rec.forget_user('b')",
+    ]
+    threads = [threading.Thread(target=repeat, args=[statement]) for statement in statements]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    while db.execute("select rec.apply_pending()").fetchone() != (0,):
+        pass
+    assert count(db, "rec.pending") == 0
+    apart = db.execute(
+        "select max(abs(u.mass - r.mass) / greatest(r.mass, 1e-6)) from rec.user_interests u,"
+        " lateral rec.replay(u.user_id) r where r.horizon = u.horizon"
+    ).fetchone()
+    assert apart
+    assert (apart[0] or 0) < 1e-4
+
+
+def test_statistics_of_empty_tables_do_not_make_folding_quadratic(db: Connection) -> None:
+    """A vacuum of the emptied queue leaves estimates of no rows; the time then must not explode."""
+    add_encoded(db, [f"i{number}" for number in range(50)])
+    db.execute("analyze")
+    db.execute(
+        "insert into rec.events (user_id, item_id, occurred_at)"
+        " select 'solo', 'i' || n % 50, now() - n * interval '1 s' from generate_series(1, 5000) n"
+    )
+    db.execute("set statement_timeout = '60s'")  # it was minutes; now it is a second
+    assert db.execute("select rec.apply_pending(5000)").fetchone() == (5000,)
+    assert db.execute("select rec.merge_deltas() > 0").fetchone() == (True,)
+
+
+def test_ids_that_no_index_could_hold_are_refused(db: Connection) -> None:
+    for statement in (
+        "insert into rec.items (item_id) values (repeat('x', 1001))",
+        "insert into rec.events (user_id, item_id) values (repeat('x', 1001), 'i')",
+        "insert into rec.events (user_id, item_id) values ('u', repeat('x', 1001))",
+    ):
+        with pytest.raises(psycopg.errors.CheckViolation):
+            db.execute(statement)
+
+
+def test_an_event_that_the_application_deletes_leaves_the_queue(db: Connection) -> None:
+    add_encoded(db, ["x"])
+    db.execute("select rec.track('a', 'x'), rec.track('b', 'x')")
+    db.execute("delete from rec.events where user_id = 'a'")
+    assert db.execute("select rec.apply_pending()").fetchone() == (1,)
+    assert count(db, "rec.pending") == 0
 
 
 def test_vectors_of_another_encoder_are_refused(db: Connection) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from worker.store import Store, WaitingItem, WaitingText
 
 LINGER_S: Final = 0.01
+LONGEST_LINGER_S: Final = 0.25
 PARTITIONS_EVERY_S: Final = 6 * 3600.0
 
 log = structlog.get_logger("worker")
@@ -118,10 +119,12 @@ class Loop:
         The look after the lock is taken is what makes sure that no event is missed.
         """
         state = await self._store.try_sleep()
+        linger_s = LINGER_S
         while state == "busy":  # a writer that will not notify is about to commit
-            await asyncio.sleep(LINGER_S)
+            await asyncio.sleep(linger_s)
             if self._stopping.is_set() or await self.drain():
                 return
+            linger_s = min(2 * linger_s, LONGEST_LINGER_S)
             state = await self._store.try_sleep()
         try:
             if not await self.drain():

@@ -27,7 +27,7 @@ comment on function rec.item_hash is 'The sha256 of all that an item is encoded 
 
 CATALOGUE = """
 create table rec.items (
-    item_id text primary key check (item_id <> ''),
+    item_id text primary key check (item_id <> '' and octet_length(item_id) <= 1000),
     domain text not null default 'default' check (domain <> ''),
     title text not null default '',
     body text not null default '',
@@ -103,14 +103,14 @@ create index item_transitions_strongest on rec.item_transitions (from_item, log_
 
 USERS = """
 create table rec.events (
-    user_id text not null check (user_id <> ''),
+    user_id text not null check (user_id <> '' and octet_length(user_id) <= 1000),
     event_id bigint not null generated always as identity,
-    item_id text,
+    item_id text check (octet_length(item_id) <= 1000),
     kind text not null default 'click',
     text text,
     text_hash bytea,
     value double precision check (value > '-infinity' and value < 'infinity'),
-    dedupe_key text,
+    dedupe_key text check (octet_length(dedupe_key) <= 1000),
     occurred_at timestamptz not null default now() check (isfinite(occurred_at)),
     received_at timestamptz not null default now() check (isfinite(received_at)),
     primary key (user_id, occurred_at, event_id),

@@ -1,0 +1,158 @@
+"""`pgrec evaluate`: how good the lists are."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+import typer
+from rich.console import Console
+
+from rec_pkg.cli.output import console, errors
+from rec_pkg.cli.session import read_settings, refusals
+from rec_pkg.errors import BadInput
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rec_pkg.evaluation.report import Report
+
+TABLE_WIDTH: Final = 130
+
+Folder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FOLDER",
+        help="With items.csv, and events.csv or both of valid.jsonl and test.jsonl.",
+        exists=True,
+        file_okay=False,
+        readable=True,
+        show_default=False,
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command(rich_help_panel="Recommend")(evaluate)
+
+
+def evaluate(  # noqa: PLR0913  # as many as there are options
+    folder: Folder,
+    *,
+    protocol: Annotated[
+        Literal["time", "loo", "rows"] | None,
+        typer.Option(
+            help="time: every event of a known user in the last tenth; loo: the last event of each "
+            "user; rows: the test rows. Default: time where there are events, else rows.",
+            show_default=False,
+        ),
+    ] = None,
+    core: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Only users and items with so many of the other, for time and loo; 0: all.",
+        ),
+    ] = 5,
+    keep_seen: Annotated[
+        bool, typer.Option("--keep-seen", help="Let items that the user had before into the lists.")
+    ] = False,
+    frozen: Annotated[
+        bool,
+        typer.Option("--frozen", help="Leave popularity and transitions as they are at the split."),
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Ask only so many questions, drawn at random.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="FILE", dir_okay=False, help="Write the figures as JSON."),
+    ] = None,
+    plot_file: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE", dir_okay=False, help="Draw them into a PNG."),
+    ] = None,
+) -> None:
+    """
+    Measure the lists on a data set, beside simple baselines, without a leak.
+
+    The log is played through a database of its own on the configured server, by the worker and
+    the functions of schema rec; the lists are those of rec.recommend as of the moment of each
+    question, which sees the events strictly before it. Baselines rank the whole catalogue.
+    Columns are those of `pgrec load`; the rows of a .jsonl have user_id, history, target.
+
+    Vectors are kept in a database pgrec_evaluate_..., so that a second run encodes nothing; drop
+    it when it is no longer of use. Needs a role that may create databases, and the extra
+    pgrec[evaluate].
+
+        pgrec evaluate data/shop --limit 1000 --json shop.json --plot shop.png
+    """
+    evaluation, report_module = _modules()
+    options = evaluation.Options(protocol, core, keep_seen, frozen, limit, seed)
+    with refusals(), _progress() as on_progress:
+        report = evaluation.evaluate(read_settings(), folder, options, on_progress)
+    _print(report)
+    if json_file:
+        json_file.write_text(json.dumps(report.as_json(), indent=2) + "\n", encoding="utf-8")
+    if plot_file:
+        report_module.plot(report, plot_file)
+
+
+def _modules() -> tuple[Any, Any]:
+    try:
+        from rec_pkg import evaluation  # noqa: PLC0415  # slow to import
+        from rec_pkg.evaluation import report  # noqa: PLC0415  # the same
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "scipy":
+            raise
+        raise BadInput("scipy is missing; run `pip install 'pgrec[evaluate]'`") from error
+    return evaluation, report
+
+
+def _print(report: Report) -> None:
+    wide = Console(markup=False, highlight=False, emoji=False)
+    wide.width = max(wide.width, TABLE_WIDTH)
+    wide.print(report.as_table())
+    facts = report.facts
+    console.print(
+        f"{facts['users']:,} users, {facts['items']:,} items, {facts['log_events']:,} events in the"
+        f" log, {facts['seconds']:,.0f} s",
+        soft_wrap=True,
+    )
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Give a bar on a terminal, and elsewhere a line for every step."""
+    if not errors.is_terminal:
+        yield _Lines()
+        return
+    from rich.progress import Progress, TimeElapsedColumn  # noqa: PLC0415  # on a terminal only
+
+    columns = (*Progress.get_default_columns(), TimeElapsedColumn())
+    with Progress(*columns, console=errors, transient=True) as progress:
+        tasks: dict[str, Any] = {}
+
+        def advance(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what)
+            progress.update(tasks[what], completed=done, total=total or None)
+
+        yield advance
+
+
+class _Lines:
+    """Prints a line for every tenth of a step."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, int] = {}
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        tenth = 10 * done // total if total else 10
+        if self._said.get(what) != tenth:
+            self._said[what] = tenth
+            errors.print(f"{what}: {done:,} of {total:,}", soft_wrap=True)

@@ -1,0 +1,106 @@
+"""
+A plan, played through the real tables.
+
+Events go in by `rec.track`, are folded by `rec.apply_pending` and merged by `rec.merge_deltas`;
+the lists are those of `rec.recommend` as of the moment of the case.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from rec_pkg.errors import RecError
+from rec_pkg.evaluation.metrics import NOBODY, SHOWN, Answers
+from rec_pkg.evaluation.protocols import TEST_USERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from rec_pkg.evaluation.metrics import Floats, Integers
+    from rec_pkg.evaluation.protocols import Case, Plan
+    from rec_pkg.evaluation.store import Store
+
+    OnProgress = Callable[[str, int, int], None]
+
+STEP: Final = "rec.recommend"
+
+
+class Leak(RecError):
+    """A list could have been made from what was not known at its moment."""
+
+
+def guard(store: Store, case: Case, *, fresh: bool) -> None:
+    """
+    Pass if what the tables hold is what may be known at the moment of a case.
+
+    Of the user: exactly the history. Of everybody: nothing at or after the moment. With `fresh`,
+    nothing of the other cases either.
+
+    Raises:
+        Leak: if there is anything else.
+    """
+    seen = store.visible(case.user_id)
+    if seen.items != [event.item_id for event in case.history]:
+        raise Leak(f"{case.user_id} has other events than the history of the case")
+    for moment in (seen.latest, seen.folded_until):
+        if moment is not None and moment >= case.moment:
+            raise Leak(f"{moment} is known at {case.moment}")
+    if fresh and store.events_of(TEST_USERS) != len(case.history):
+        raise Leak("events of another case are known")
+
+
+def play(  # noqa: PLR0913  # two ways to ask, and what to ask
+    store: Store,
+    plan: Plan,
+    places: Mapping[str, int],
+    *,
+    keep_seen: bool,
+    frozen: bool,
+    on_progress: OnProgress = lambda *_: None,
+) -> Answers:
+    """
+    Return the lists of the product for the cases of a plan whose log is loaded and folded.
+
+    Args:
+        store: the scratch database.
+        plan: its cases in order of their moments.
+        places: of the items, by their ids.
+        keep_seen: let items that the user had before into the list.
+        frozen: leave popularity and transitions as they are after the log.
+        on_progress: called after each case.
+
+    Raises:
+        Leak: if the tables hold what must not be known yet.
+    """
+    lists = np.full((len(plan.cases), SHOWN), NOBODY, dtype=np.int64)
+    done = 0
+    for number, case in enumerate(plan.cases):
+        if case.position > done:
+            store.track(plan.stream[done : case.position])
+            done = case.position
+            store.fold()
+            if not frozen:
+                store.merge()
+        items = _ask(store, case, fresh=plan.fresh, keep_seen=keep_seen)
+        lists[number, : len(items)] = [places[item] for item in items]
+        on_progress(STEP, number + 1, len(plan.cases))
+    targets = np.array([places[case.target] for case in plan.cases], dtype=np.int64)
+    return Answers(_ranks(lists, targets), lists)
+
+
+def _ask(store: Store, case: Case, *, fresh: bool, keep_seen: bool) -> list[str]:
+    if not fresh:
+        guard(store, case, fresh=False)
+        return store.recommend(case.user_id, SHOWN, case.moment, exclude_seen=not keep_seen)
+    with store.taken_back():
+        store.track(case.history)
+        guard(store, case, fresh=True)
+        return store.recommend(case.user_id, SHOWN, case.moment, exclude_seen=not keep_seen)
+
+
+def _ranks(lists: Integers, targets: Integers) -> Floats:
+    """Return the rank of each target in its list, infinity where it is not in it."""
+    hits = lists == targets[:, None]
+    return np.where(hits.any(axis=1), hits.argmax(axis=1) + 1.0, np.inf)

@@ -1,0 +1,180 @@
+"""An evaluation from folder to report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from rec_pkg.errors import BadInput
+from rec_pkg.evaluation.contest import NAMES, Contest
+from rec_pkg.evaluation.data import read_dataset
+from rec_pkg.evaluation.metrics import accuracy, bootstrap, coverage, numbered, variety
+from rec_pkg.evaluation.protocols import make_plan
+from rec_pkg.evaluation.replay import play
+from rec_pkg.evaluation.report import Report, Result
+from rec_pkg.evaluation.scratch import run_worker, scratch_database
+from rec_pkg.evaluation.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from rec_pkg.evaluation.data import Dataset
+    from rec_pkg.evaluation.metrics import Answers, Figure, Floats
+    from rec_pkg.evaluation.protocols import Plan, Protocol
+    from rec_pkg.settings import Settings
+
+    OnProgress = Callable[[str, int, int], None]
+
+COLD_HISTORY: Final = 2
+"""A user with so few events, or fewer, is cold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """
+    How to evaluate.
+
+    `protocol` None is `time` where there are events, else `rows`. `core` keeps users and items
+    with so many others (`time` and `loo`). `frozen` leaves the collaborative tables as they are
+    after the log. `limit` draws so many cases, with `seed`.
+    """
+
+    protocol: Protocol | None = None
+    core: int = 5
+    keep_seen: bool = False
+    frozen: bool = False
+    limit: int | None = None
+    seed: int = 0
+
+
+def evaluate(
+    settings: Settings,
+    folder: Path,
+    options: Options | None = None,
+    on_progress: OnProgress = lambda *_: None,
+) -> Report:
+    """
+    Play the log of a data set through a scratch database and score its lists.
+
+    Raises:
+        BadInput: if the folder holds no usable data set.
+        DatabaseRefused: if the role may not create databases.
+        Leak: if a list could have been made from what was not known at its moment.
+    """
+    options = options or Options()
+    started = perf_counter()
+    dataset = read_dataset(folder)
+    with scratch_database(settings, dataset, on_progress) as address, Store.open(address) as store:
+        kinds = store.kinds()
+        _check_kinds(dataset, kinds)
+        plan = _plan(dataset, options, kinds)
+        places = {item: place for place, item in enumerate(dataset.item_ids)}
+        vectors = store.vectors(dataset.item_ids)
+        contest = Contest(places, dataset.documents, vectors, options.keep_seen)
+        answers, chosen = contest.run(plan, on_progress)
+        store.load(plan.log)
+        store.gather_statistics()
+        run_worker(settings, address, store.pending, on_progress)
+        store.gather_statistics()
+        own = play(
+            store,
+            plan,
+            places,
+            keep_seen=options.keep_seen,
+            frozen=options.frozen,
+            on_progress=on_progress,
+        )
+        encoder = store.encoder()
+    return Report(
+        dataset=dataset.name,
+        protocol=plan.protocol,
+        n=len(plan.cases),
+        models=_results(plan, {"rec": own} | {n: answers[n] for n in NAMES}, places, vectors),
+        facts={
+            "users": len({case.person for case in plan.cases}),
+            "items": len(places),
+            "log_events": len(plan.log),
+            "dropped_rows": dataset.dropped,
+            "core": None if plan.protocol == "rows" else options.core,
+            "keep_seen": options.keep_seen,
+            "frozen": options.frozen,
+            "limit": options.limit,
+            "seed": options.seed,
+            "encoder": encoder,
+            "parameters": chosen,
+            "seconds": round(perf_counter() - started, 1),
+        },
+    )
+
+
+def _plan(dataset: Dataset, options: Options, kinds: Mapping[str, float]) -> Plan:
+    return make_plan(
+        dataset,
+        options.protocol or ("time" if dataset.events else "rows"),
+        core=options.core,
+        keep_seen=options.keep_seen,
+        disliking={kind for kind, weight in kinds.items() if weight < 0},
+    ).sample(options.limit, options.seed)
+
+
+def _check_kinds(dataset: Dataset, kinds: Mapping[str, float]) -> None:
+    if strange := sorted({event.kind for event in dataset.events} - kinds.keys()):
+        known = ", ".join(sorted(kinds))
+        raise BadInput(f"unknown kinds {', '.join(strange)}; the kinds are {known}")
+
+
+def _results(
+    plan: Plan,
+    answers: Mapping[str, Answers],
+    places: Mapping[str, int],
+    vectors: NDArray[np.float32],
+) -> dict[str, Result]:
+    users = numbered([case.person for case in plan.cases])
+    cold_items, cold_users = _cold_items(plan), _cold_users(plan)
+    counts = _log_counts(plan, places)
+    results = {}
+    for name, answer in answers.items():
+        right = accuracy(answer.ranks)
+        values = right | variety(answer.lists, vectors.astype(np.float64), counts)
+        results[name] = Result(
+            figures=bootstrap(values, users),
+            coverage=coverage(answer.lists, len(places)),
+            cold_items=_part(right, users, cold_items),
+            cold_users=_part(right, users, cold_users),
+            n_cold_items=int(cold_items.sum()),
+            n_cold_users=int(cold_users.sum()),
+        )
+    return results
+
+
+def _part(
+    values: Mapping[str, Floats], users: NDArray[np.int64], wanted: NDArray[np.bool_]
+) -> dict[str, Figure]:
+    return bootstrap({name: value[wanted] for name, value in values.items()}, users[wanted])
+
+
+def _cold_items(plan: Plan) -> NDArray[np.bool_]:
+    """Return which targets no event names before the case (n,)."""
+    known = Counter(event.item_id for event in plan.log)
+    cold, done = [], 0
+    for case in plan.cases:
+        known.update(event.item_id for event in plan.stream[done : case.position])
+        done = case.position
+        cold.append(case.target not in known)
+    return np.array(cold, dtype=np.bool_)
+
+
+def _cold_users(plan: Plan) -> NDArray[np.bool_]:
+    return np.array([len(case.history) <= COLD_HISTORY for case in plan.cases], dtype=np.bool_)
+
+
+def _log_counts(plan: Plan, places: Mapping[str, int]) -> Floats:
+    named = [places[event.item_id] for event in plan.log if event.item_id is not None]
+    return np.bincount(np.array(named, dtype=np.int64), minlength=len(places)).astype(np.float64)
