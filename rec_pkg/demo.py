@@ -249,7 +249,8 @@ class Story:
 
     def _why(self, person: str, item: Recommendation) -> str:
         """Say which past events speak for an item: their shares of all that speaks for it."""
-        pros = [share for share in self._shares(person, item) if share.share > 0]
+        shares = self._shares(person, item)
+        pros = [share for share in shares if share.share > 0 and share.kind != "dislike"]
         total = sum(share.share for share in pros)
         if not total:
             return item.path

@@ -49,10 +49,6 @@ class EncoderMismatch(RecError):
     """The database holds vectors of another encoder; vectors of two encoders are never compared."""
 
 
-class UnknownUser(RecError):
-    """No event of this user is known."""
-
-
 class UnknownItem(RecError):
     """No item has this id."""
 

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
 
 LOCK_TIMEOUT = "10s"
-PGVECTOR_MINIMUM = (0, 8, 0)
-PGVECTOR_SOUND = (0, 8, 4)
+PGVECTOR_MINIMUM = (0, 8, 4)
 
 
 def folder(name: str) -> Path:

@@ -10,12 +10,14 @@ begin
         new.text := null;
     end if;
     new.text_hash := rec.content_hash(new.text);
+    new.received_at := least(new.received_at, now());
     return new;
 end $$;
-comment on function rec.hash_text() is 'Trigger of rec.events: the hash of the text, if there is one.';
+comment on function rec.hash_text() is
+    'Trigger of rec.events: the hash of the text, if there is one; nothing is received in the future.';
 
 create or replace trigger hash_text before insert on rec.events
-for each row when (new.text is not null) execute function rec.hash_text();
+for each row when (new.text is not null or new.received_at > now()) execute function rec.hash_text();
 
 -- rec.enqueue() -> trigger: one row in pending per event, one NOTIFY if a worker sleeps
 create or replace function rec.enqueue()

@@ -5,6 +5,7 @@ create or replace function rec.make_partitions(p_months integer default 3)
 returns integer language plpgsql volatile
 set search_path from current
 set timezone = 'UTC'
+set lock_timeout = '2s'
 as $$
 declare
     v_month timestamptz;

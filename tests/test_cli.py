@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     Run = Callable[..., Result]
 
 COMMANDS = [
+    ["evaluate"],
     ["up"],
     ["down"],
     ["psql"],

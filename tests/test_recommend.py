@@ -334,6 +334,21 @@ def test_reading_needs_no_write(shop: Connection) -> None:
     )
 
 
+def test_counts_made_anew_from_the_log_are_the_same(shop: Connection) -> None:
+    counts = (
+        "select '' as a, item_id as b, log_mass from rec.popularity"
+        " union all table rec.item_transitions order by 1, 2"
+    )
+    click(shop, ["jazz-1", "jazz-2", "bread-3", "jazz-1"])
+    click(shop, ["jazz-2", "jazz-1"], user="bob")
+    fold(shop)
+    before = shop.execute(counts).fetchall()
+    assert shop.execute("select rec.rebuild_collaborative()").fetchone() == (len(before),)
+    after = shop.execute(counts).fetchall()
+    assert [row[:2] for row in after] == [row[:2] for row in before]
+    assert [row[2] for row in after] == pytest.approx([row[2] for row in before])
+
+
 def test_a_forgotten_user_leaves_nothing(shop: Connection) -> None:
     click(shop, ["jazz-1", "jazz-2"], user="bob")
     fold(shop)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 LINGER_S: Final = 0.01
 LONGEST_LINGER_S: Final = 0.25
 PARTITIONS_EVERY_S: Final = 6 * 3600.0
+PARTITIONS_RETRY_S: Final = 60.0
 
 log = structlog.get_logger("worker")
 
@@ -93,7 +94,7 @@ class Loop:
         while not self._stopping.is_set():
             texts = await self._encode_texts()
             folded = await self._fold()
-            merged = await self._store.merge_deltas()
+            merged = await self._merge()
             items = await self._encode_items()
             if (texts or items) and items < self._settings.encode_batch:
                 await self._store.hasten()
@@ -107,10 +108,15 @@ class Loop:
     async def _keep_house(self) -> None:
         now = asyncio.get_running_loop().time()
         if now >= self._partitions_due:
-            made = await self._store.make_partitions()
             self._partitions_due = now + PARTITIONS_EVERY_S
-            if made:
-                log.info("partitions made", partitions=made)
+            try:
+                made = await self._store.make_partitions()
+            except psycopg.Error as error:
+                self._refused("partitions cannot be made now", error)
+                self._partitions_due = now + PARTITIONS_RETRY_S
+            else:
+                if made:
+                    log.info("partitions made", partitions=made)
 
     async def _sleep(self) -> None:
         """
@@ -149,13 +155,27 @@ class Loop:
         with self._metrics.fold_seconds.time():
             try:
                 folded = await self._store.apply_pending(self._settings.fold_batch)
-            except (psycopg.DataError, psycopg.IntegrityError) as error:
-                log.warning("a batch cannot be folded, folding user by user", error=str(error))
+            except psycopg.Error as error:
+                self._refused("a batch cannot be folded, folding user by user", error)
                 folded = await self._fold_one_by_one()
         self._metrics.folded.inc(folded)
         if folded:
             log.debug("folded", events=folded)
         return folded
+
+    async def _merge(self) -> int:
+        try:
+            return await self._store.merge_deltas()
+        except psycopg.Error as error:
+            self._refused("counts cannot be merged now", error)
+            return 0
+
+    def _refused(self, what: str, error: psycopg.Error) -> None:
+        """Log that the server refused a statement; raise the error if it is the line that broke."""
+        if self._store.broken:
+            raise error
+        self._metrics.failures.inc()
+        log.warning(what, error=str(error))
 
     async def _fold_one_by_one(self) -> int:
         folded = 0
@@ -163,9 +183,8 @@ class Loop:
         for user_id in dict.fromkeys(user_id for user_id, _ in waiting):
             try:
                 folded += await self._store.apply_user(user_id)
-            except (psycopg.DataError, psycopg.IntegrityError) as error:
-                self._metrics.failures.inc()
-                log.warning("events of a user cannot be folded", error=str(error))
+            except psycopg.Error as error:
+                self._refused("events of a user cannot be folded", error)
                 for event_id in [event for owner, event in waiting if owner == user_id]:
                     await self._store.park(user_id, event_id, str(error))
         return folded

@@ -85,6 +85,11 @@ class Store:
             await listener.execute("listen rec_events")
             yield cls(work, listener)
 
+    @property
+    def broken(self) -> bool:
+        """Whether the working connection is lost."""
+        return self._work.closed or self._work.broken
+
     async def sql_digest(self) -> str:
         """Return the digest of the re-run objects that the database was migrated with."""
         return await self._value(str, "select sql_digest from rec.settings")
