@@ -1,6 +1,11 @@
-"""Run the revisions, then every file of `sql/`, in one transaction on the connection handed in."""
+"""
+Run the revisions, then every file of `sql/`, in one transaction on the connection handed in.
+
+The files belong to the newest revision: on an earlier one nothing is made from them.
+"""
 
 from alembic import context
+from alembic.script import ScriptDirectory
 
 from rec_pkg import schema
 
@@ -14,4 +19,8 @@ context.configure(
 with context.begin_transaction():
     schema.prepare(connection)
     context.run_migrations()
-    schema.apply_sql(connection)
+    newest = ScriptDirectory.from_config(context.config).get_current_head()
+    if context.get_context().get_current_revision() == newest:
+        schema.apply_sql(connection)
+    else:
+        schema.forget_sql(connection)

@@ -184,6 +184,7 @@ class Popularity(Base):
     item_id: Mapped[Key[str]]
     log_mass: Mapped[float]
     log_outgoing: Mapped[float | None]
+    log_incoming: Mapped[float | None]
 
 
 class ItemTransition(Base):
@@ -216,6 +217,8 @@ class Encoder(Base):
     dims: Mapped[int]
     active: Mapped[Filled[bool]]
     created_at: Mapped[Filled[datetime]]
+    base: Mapped[str | None]
+    calibration: Mapped[bytes | None]
 
 
 class RankerSettings(Base):
@@ -247,6 +250,23 @@ class RankerSettings(Base):
     transition_half_life: Mapped[Filled[timedelta]]
     max_attempts: Mapped[Filled[int]] = mapped_column(sa.SmallInteger)
     sql_digest: Mapped[str | None]
+    closest_weight: Mapped[Filled[float]]
+    together_weight: Mapped[Filled[float]]
+    exploration: Mapped[Filled[float]]
+
+
+class Tuning(Base):
+    """A run of tuning: the settings before and after it, and the figures of both."""
+
+    __tablename__ = "tunings"
+
+    tuning_id: Mapped[Filled[int]] = mapped_column(sa.BigInteger, primary_key=True)
+    tuned_at: Mapped[Filled[datetime]]
+    before: Mapped[dict[str, Any]]
+    after: Mapped[dict[str, Any]]
+    figures: Mapped[dict[str, Any]]
+    adopted: Mapped[bool]
+    undone_at: Mapped[datetime | None]
 
 
 class EventVector(Base):

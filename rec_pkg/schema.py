@@ -86,9 +86,7 @@ def prepare(connection: Connection) -> None:
 
 
 def apply_sql(connection: Connection) -> None:
-    """Run every file of `sql/` and store their digest, unless the tables were taken back."""
-    if connection.scalar(sa.text("select to_regclass('rec.settings') is null")):
-        return
+    """Run every file of `sql/` and store their digest."""
     for path in sql_files():
         _execute(connection, path.read_text(encoding="utf-8"))
     connection.execute(
@@ -97,6 +95,12 @@ def apply_sql(connection: Connection) -> None:
     connection.execute(sa.text("select rec.make_partitions()"))
     # Tables of a few rows are never analysed by themselves, and every plan joins them.
     _execute(connection, "analyze rec.settings, rec.horizons, rec.event_kinds")
+
+
+def forget_sql(connection: Connection) -> None:
+    """Note that the re-run objects are not there, if the tables are."""
+    if connection.scalar(sa.text("select to_regclass('rec.settings') is not null")):
+        connection.execute(sa.text("update rec.settings set sql_digest = null"))
 
 
 def _config(connection: Connection, dims: int) -> alembic.config.Config:

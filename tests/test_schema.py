@@ -37,14 +37,21 @@ def dump(url: str) -> str:
     return "\n".join(line for line in lines if not line.startswith(("\\restrict", "\\unrestrict")))
 
 
+@pytest.mark.parametrize("revision", ["base", "0001"])
 def test_down_and_up_gives_the_schema_of_a_fresh_database(
-    database_url: str, engine: Engine
+    revision: str, database_url: str, engine: Engine
 ) -> None:
     fresh = dump(database_url)
-    schema.downgrade(engine)
-    assert "rec.items" not in dump(database_url)
+    schema.downgrade(engine, revision)
+    assert "rec.recommend" not in dump(database_url)
     schema.migrate(engine)
     assert dump(database_url) == fresh
+
+
+def test_an_earlier_revision_is_noticed(engine: Engine) -> None:
+    schema.downgrade(engine, "0001")
+    with engine.connect() as connection, pytest.raises(SchemaMismatch, match="pgrec migrate"):
+        schema.check(connection)
 
 
 def test_migrating_again_changes_nothing(database_url: str, engine: Engine) -> None:
