@@ -135,6 +135,7 @@ class Client:
         exclude_seen: bool = True,
         diversity: float | None = None,
         as_of: datetime | None = None,
+        seed: int = 0,
     ) -> list[Recommendation]:
         """Return the `k` best items for a user, best first; see `rec_pkg.queries.recommend`."""
         rows = queries.recommend(
@@ -145,6 +146,7 @@ class Client:
             exclude_seen=exclude_seen,
             diversity=diversity,
             as_of=as_of,
+            seed=seed,
         )
         return [Recommendation(**row) for row in self._rows(_titled(rows, rows.c.rank))]
 

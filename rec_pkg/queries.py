@@ -38,7 +38,8 @@ class Recommendation:
 
     `score` adds up the terms from `content` to `repeat` and takes `aversion` away, each
     times its weight in the settings. `topic` counts the user's unrelated interests from 1; `path`
-    says how the item was found: hnsw, exact, transition, trend or newest.
+    says how the item was found: hnsw, exact, transition, companion, trend, newest, or explore if
+    it was drawn.
     """
 
     rank: int
@@ -48,7 +49,9 @@ class Recommendation:
     score: float
     content: float
     latest: float
+    closest: float
     transition: float
+    together: float
     trend: float
     repeat: float
     aversion: float
@@ -64,7 +67,9 @@ class Recommendations(TypedColumns):
     score: Named[float]
     content: Named[float]
     latest: Named[float]
+    closest: Named[float]
     transition: Named[float]
+    together: Named[float]
     trend: Named[float]
     repeat: Named[float]
     aversion: Named[float]
@@ -112,7 +117,7 @@ class Masses(TypedColumns):
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A part of a score; of the term `content` it is the part of one event of the user."""
+    """A part of a score; of the term `event` it is the part of one event of the user."""
 
     term: str
     share: float
@@ -167,6 +172,7 @@ def recommend(  # noqa: PLR0913  # as many as the SQL function has
     exclude_seen: bool = True,
     diversity: float | None = None,
     as_of: datetime | None = None,
+    seed: int = 0,
 ) -> FromClause[Recommendations]:
     """
     Return the `k` best items for a user; `rank` counts from 1.
@@ -179,6 +185,7 @@ def recommend(  # noqa: PLR0913  # as many as the SQL function has
         exclude_seen: leave out the items of events of a kind that marks as seen.
         diversity: from 0, the best scores, to 1, the least alike; None for that of the settings.
         as_of: an aware time; the list that the events until then make. None for now.
+        seed: 32 bits; another one draws other items for the places of `settings.exploration`.
     """
     function = sa.func.rec.recommend(
         sa.type_coerce(user_id, sa.Text()),
@@ -186,6 +193,7 @@ def recommend(  # noqa: PLR0913  # as many as the SQL function has
         sa.literal(exclude_seen, sa.Boolean()),
         sa.literal(diversity, sa.Double()),
         moment(as_of),
+        sa.literal(seed, sa.Integer()),
     )
     return _rows(function, Recommendations)
 
@@ -224,8 +232,9 @@ def explain(user_id: Id, item_id: Id, as_of: datetime | None = None) -> FromClau
     """
     Return what the score of an item is the sum of, in `share`.
 
-    The term `event` has a row per event of the user, for its part in `content` and `latest`; each
-    other term has one row, unless it is 0. With `as_of`, an aware time, it is the score of then.
+    The term `event` has a row per event of the user, for its part in `content`, `latest` and
+    `closest`; each other term has one row, unless it is 0. With `as_of`, an aware time, it is the
+    score of then.
     """
     function = sa.func.rec.explain(
         sa.type_coerce(user_id, sa.Text()), sa.type_coerce(item_id, sa.Text()), moment(as_of)

@@ -1,11 +1,12 @@
 -- What people go on to, and what is rising: counts that are kept up to date event by event. A mass
 -- is stored as log2(mass) + t / half_life, so that it never has to be aged and sorts as it stands
--- (forward decay; Cormode, Shkapenyuk, Srivastava and Xu, ICDE 2009).
+-- (forward decay; Cormode, Shkapenyuk, Srivastava and Xu, ICDE 2009). The functions of masses are as
+-- stable as extract() from a timestamptz, for otherwise the planner would not inline them.
 
 -- rec.log_mass(amount, at, half_life) -> the time-invariant form of an amount as of that moment
 create or replace function rec.log_mass(
     p_amount double precision, p_at timestamptz, p_half_life interval)
-returns double precision language sql immutable parallel safe
+returns double precision language sql stable parallel safe
 return ln(p_amount) / ln(2::double precision)
     + extract(epoch from p_at)::double precision / extract(epoch from p_half_life)::double precision;
 comment on function rec.log_mass is 'log2(p_amount) + p_at / p_half_life, the form in which masses are stored.';
@@ -13,30 +14,25 @@ comment on function rec.log_mass is 'log2(p_amount) + p_at / p_half_life, the fo
 -- rec.mass_at(log_mass, half_life, at) -> the decayed amount as of that moment
 create or replace function rec.mass_at(
     p_log_mass double precision, p_half_life interval, p_at timestamptz)
-returns double precision language sql immutable parallel safe
+returns double precision language sql stable parallel safe
 return rec.pow2(p_log_mass
     - extract(epoch from p_at)::double precision / extract(epoch from p_half_life)::double precision);
 comment on function rec.mass_at is 'The amount that a stored mass has decayed to by p_at.';
 
--- rec.add_mass(log_mass, change, at, half_life) -> the stored mass after a change, NULL if none is left
+-- rec.add_mass(log_mass, change, latest) -> the stored mass after a change, NULL if none is left
 create or replace function rec.add_mass(
-    p_log_mass double precision, p_change double precision, p_at timestamptz, p_half_life interval)
+    p_log_mass double precision, p_change double precision, p_latest double precision)
 returns double precision language sql immutable parallel safe
-set search_path from current
-as $$
-    select case when m.mass > 1e-9 then m.reference + ln(m.mass) / ln(2::double precision) end
-    from (
-        select r.reference,
-            coalesce(rec.pow2(p_log_mass - r.reference), 0)
-            + p_change * rec.pow2(r.log_unit - r.reference) as mass
-        from (
-            select u.log_unit, greatest(p_log_mass, u.log_unit) as reference
-            from (select rec.log_mass(1, p_at, p_half_life) as log_unit) u
-        ) r
-    ) m;
-$$;
+return case when coalesce(rec.pow2(p_log_mass - greatest(p_log_mass, p_latest)), 0)
+        + coalesce(p_change * rec.pow2(p_latest - greatest(p_log_mass, p_latest)), 0) > 1e-9
+    then greatest(p_log_mass, p_latest)
+        + ln(coalesce(rec.pow2(p_log_mass - greatest(p_log_mass, p_latest)), 0)
+            + coalesce(p_change * rec.pow2(p_latest - greatest(p_log_mass, p_latest)), 0))
+        / ln(2::double precision) end;
 comment on function rec.add_mass is
-    'Add p_change as of p_at, which may be negative, to a stored mass, which may be NULL.';
+    'Add p_change, which may be negative, to a stored mass; each may be NULL. p_latest is the form '
+    'in which a mass of one would be stored as of the moment of the change. Written out so that the '
+    'planner inlines it.';
 
 -- rec.liked_events: events that speak for an item
 create or replace view rec.liked_events with (security_invoker = true) as
@@ -116,7 +112,7 @@ as $$
 declare
     v_from text[];
     v_to text[];
-    v_latest timestamptz[];
+    v_latest double precision[];
     v_change double precision[];
     v_settings rec.settings;
 begin
@@ -126,15 +122,14 @@ begin
     select * into v_settings from rec.settings;
     -- One row for each item and pair, handed on as arrays: of those the planner knows the length.
     with taken as (
-        delete from rec.item_deltas d returning d.from_item, d.to_item, d.amount, d.at
+        delete from rec.item_deltas d
+        returning d.from_item, d.to_item, d.amount,
+            rec.log_mass(1, d.at, case when d.from_item is null
+                then v_settings.popularity_half_life else v_settings.transition_half_life end) as unit
     ), dated as (
-        select t.*, max(t.at) over (partition by t.from_item, t.to_item) as latest,
-            case when t.from_item is null then v_settings.popularity_half_life
-                else v_settings.transition_half_life end as half_life
-        from taken t
+        select t.*, max(t.unit) over (partition by t.from_item, t.to_item) as latest from taken t
     ), change as (
-        select d.from_item, d.to_item, d.latest,
-            sum(d.amount * rec.decay(d.latest - d.at, d.half_life)) as change
+        select d.from_item, d.to_item, d.latest, sum(d.amount * rec.pow2(d.unit - d.latest)) as change
         from dated d group by d.from_item, d.to_item, d.latest
     )
     select array_agg(c.from_item), array_agg(c.to_item), array_agg(c.latest), array_agg(c.change)
@@ -142,60 +137,72 @@ begin
     if v_to is null then
         return 0;
     end if;
-    perform rec.merge_changes(v_from, v_to, v_latest, v_change, v_settings);
+    perform rec.merge_changes(v_from, v_to, v_latest, v_change);
     return cardinality(v_to);
 end $$;
 comment on function rec.merge_deltas is
     'Merge what folded events have added into rec.popularity and rec.item_transitions, by one '
     'session at a time.';
 
--- rec.merge_changes(from, to, latest, change, settings) -> adds changes to popularity and transitions
+-- rec.merge_changes(from, to, latest, change) -> adds changes to popularity and transitions
 create or replace function rec.merge_changes(
-    p_from text[], p_to text[], p_latest timestamptz[], p_change double precision[],
-    p_settings rec.settings)
+    p_from text[], p_to text[], p_latest double precision[], p_change double precision[])
 returns void language sql volatile
 set search_path from current
 set plan_cache_mode = force_custom_plan
 as $$
     insert into rec.popularity (item_id, log_mass)
-    select c.to_item, coalesce(
-        rec.add_mass(o.log_mass, c.change, c.latest, p_settings.popularity_half_life), '-infinity')
+    select c.to_item, coalesce(rec.add_mass(o.log_mass, c.change, c.latest), '-infinity')
     from unnest(p_from, p_to, p_latest, p_change) as c (from_item, to_item, latest, change)
     left join rec.popularity o on o.item_id = c.to_item
     where c.from_item is null
     on conflict (item_id) do update set log_mass = excluded.log_mass;
 
-    delete from rec.popularity p where p.item_id = any(p_to) and p.log_mass = '-infinity';
-
+    with merged as materialized (
+        select c.from_item, c.to_item, rec.add_mass(o.log_mass, c.change, c.latest) as log_mass
+        from unnest(p_from, p_to, p_latest, p_change) as c (from_item, to_item, latest, change)
+        left join rec.item_transitions o on o.from_item = c.from_item and o.to_item = c.to_item
+        where c.from_item is not null
+    ), gone as (
+        delete from rec.item_transitions t using merged m
+        where m.log_mass is null and t.from_item = m.from_item and t.to_item = m.to_item
+    )
     insert into rec.item_transitions (from_item, to_item, log_mass)
-    select c.from_item, c.to_item, coalesce(
-        rec.add_mass(o.log_mass, c.change, c.latest, p_settings.transition_half_life), '-infinity')
-    from unnest(p_from, p_to, p_latest, p_change) as c (from_item, to_item, latest, change)
-    left join rec.item_transitions o on o.from_item = c.from_item and o.to_item = c.to_item
-    where c.from_item is not null
+    select m.from_item, m.to_item, m.log_mass from merged m where m.log_mass is not null
     on conflict (from_item, to_item) do update set log_mass = excluded.log_mass;
 
-    delete from rec.item_transitions t
-    using unnest(p_from, p_to) as c (from_item, to_item)
-    where t.from_item = c.from_item and t.to_item = c.to_item and t.log_mass = '-infinity';
+    with going as materialized (
+        select g.item_id, g.outgoing, c.latest, c.change
+        from unnest(p_from, p_to, p_latest, p_change) as c (from_item, to_item, latest, change)
+        cross join lateral (values (c.from_item, true), (c.to_item, false)) as g (item_id, outgoing)
+        where c.from_item is not null
+    ), flow as (
+        select g.item_id, g.outgoing, n.newest, sum(g.change * rec.pow2(g.latest - n.newest)) as change
+        from going g join (
+            select m.item_id, m.outgoing, max(m.latest) as newest
+            from going m group by m.item_id, m.outgoing
+        ) n using (item_id, outgoing)
+        group by g.item_id, g.outgoing, n.newest
+    ), passed as (
+        select f.item_id,
+            max(f.newest) filter (where f.outgoing) as latest_out,
+            max(f.change) filter (where f.outgoing) as change_out,
+            max(f.newest) filter (where not f.outgoing) as latest_in,
+            max(f.change) filter (where not f.outgoing) as change_in
+        from flow f group by f.item_id
+    )
+    update rec.popularity p set
+        log_outgoing = rec.add_mass(p.log_outgoing, f.change_out, f.latest_out),
+        log_incoming = rec.add_mass(p.log_incoming, f.change_in, f.latest_in)
+    from passed f where p.item_id = f.item_id;
 
-    update rec.popularity p set log_outgoing = rec.add_mass(
-        p.log_outgoing, g.change, g.latest, p_settings.transition_half_life)
-    from (
-        select c.from_item, c.newest as latest,
-            sum(c.change * rec.decay(c.newest - c.latest, p_settings.transition_half_life)) as change
-        from (
-            select u.*, max(u.latest) over (partition by u.from_item) as newest
-            from unnest(p_from, p_latest, p_change) as u (from_item, latest, change)
-            where u.from_item is not null
-        ) c
-        group by c.from_item, c.newest
-    ) g
-    where p.item_id = g.from_item;
+    delete from rec.popularity p
+    where p.log_mass = '-infinity' and p.log_outgoing is null and p.log_incoming is null;
 $$;
 comment on function rec.merge_changes is
-    'Add changes as of their moments to the masses of items (from is NULL) and of pairs, and to '
-    'what goes out of each item. What falls to nothing is deleted.';
+    'Add changes to the masses of items (from is NULL) and of pairs, and to what goes out of each '
+    'item and what arrives at it. latest is the form of a mass of one as of each change. What falls '
+    'to nothing is deleted; a popularity of -infinity is one of which only transitions are left.';
 
 -- rec.popular(n, domain, filter, exclude) -> the items with the greatest decayed mass, best first
 create or replace function rec.popular(
@@ -209,7 +216,7 @@ as $$
     from rec.popularity p
     join rec.items i on i.item_id = p.item_id
     cross join rec.settings s
-    where i.available
+    where i.available and p.log_mass > '-infinity'
         and (p_domain is null or i.domain = p_domain)
         and i.attributes @> rec.attribute_filter(p_filter)
         and p.item_id <> all(coalesce(p_exclude, '{}'))
@@ -218,38 +225,3 @@ as $$
 $$;
 comment on function rec.popular is
     'The trending items: weights of positive events, decayed by settings.popularity_half_life.';
-
--- rec.next_items(items, n, domain, filter, exclude, as_of) -> what people went on to from these items
-create or replace function rec.next_items(
-    p_items text[], p_n integer default 10, p_domain text default null,
-    p_filter jsonb default '{}', p_exclude text[] default '{}', p_as_of timestamptz default null)
-returns table (item_id text, strength double precision)
-language sql stable
-set search_path from current
-as $$
-    select t.to_item, sqrt(sum(t.weight * t.mass / (t.outgoing + t.prior))) as strength
-    from (
-        select o.to_item, s.latest_decay ^ (f.place - 1) as weight, s.transition_prior as prior,
-            rec.mass_at(o.log_mass, s.transition_half_life, coalesce(p_as_of, now())) as mass,
-            coalesce(rec.mass_at(p.log_outgoing, s.transition_half_life, coalesce(p_as_of, now())), 0)
-                as outgoing
-        from unnest(p_items) with ordinality as f (item_id, place)
-        cross join rec.settings s
-        cross join lateral (
-            select x.to_item, x.log_mass from rec.item_transitions x
-            where x.from_item = f.item_id order by x.log_mass desc limit s.candidates * 4
-        ) o
-        left join rec.popularity p on p.item_id = f.item_id
-    ) t
-    join rec.items i on i.item_id = t.to_item
-    where i.available
-        and (p_domain is null or i.domain = p_domain)
-        and i.attributes @> rec.attribute_filter(p_filter)
-        and t.to_item <> all(coalesce(p_exclude, '{}'))
-    group by t.to_item
-    order by strength desc, t.to_item
-    limit rec.list_length(p_n);
-$$;
-comment on function rec.next_items is
-    'Where people went on to from these items, the latest first. The strength is the square root of '
-    'the sum of latest_decay^place * transitions / (all transitions from that item + prior).';

@@ -103,11 +103,13 @@ as $$
         where e.user_id = p_user_id and e.weight > 0 and e.embedding is not null
             and (p_as_of is null or e.at <= p_as_of)
         order by e.occurred_at desc, e.event_id desc limit s.latest_items
-    ) l;
+    ) l
+    order by l.place;
 $$;
 comment on function rec.latest_shares is
-    'The last settings.latest_items positive events with weights that fall by settings.latest_decay '
-    'from one to the next, however much time lies between. Their sum is the latest interest.';
+    'The last settings.latest_items positive events, the latest first, with weights that fall by '
+    'settings.latest_decay from one to the next, however much time lies between. Their sum is the '
+    'latest interest.';
 
 -- rec.rebuild_user(user) -> number of events from which the stored interest was made anew
 create or replace function rec.rebuild_user(p_user_id text)

@@ -99,7 +99,13 @@ as $$
         select t.item_id, 'transition', 2
         from rec.next_items(p_latest, p_n, p_domain, p_filter, p_exclude, p_as_of) t
         union all
-        select p.item_id, 'trend', 3 from rec.popular(p_n, p_domain, p_filter, p_exclude) p
+        select t.item_id, 'companion', 3
+        from rec.settings s
+        cross join lateral rec.companion_items(
+            p_latest, p_n, p_domain, p_filter, p_exclude, p_as_of) t
+        where s.together_weight <> 0
+        union all
+        select p.item_id, 'trend', 4 from rec.popular(p_n, p_domain, p_filter, p_exclude) p
     ), best as (
         select distinct on (f.item_id) f.item_id, f.path from found f order by f.item_id, f.source
     )
@@ -112,73 +118,12 @@ as $$
         and i.item_id <> all(p_exclude)
         and i.item_id not in (select b.item_id from best b)
     order by i.created_at desc, i.item_id
-    limit greatest(p_n - (select count(*) from best), 0));
+    limit (
+        select case when s.exploration > 0 then p_n
+            else greatest(p_n - (select count(*) from best), 0) end
+        from rec.settings s));
 $$;
 comment on function rec.candidates is
-    'Neighbours of each interest, what people went on to, what is trending, and, where these are '
-    'fewer than p_n, the newest items.';
-
--- rec.score(user, items, as_of) -> the terms of the score of each item for this user
-create or replace function rec.score(
-    p_user_id text, p_items text[], p_as_of timestamptz default null)
-returns table (
-    item_id text, score double precision, content double precision, latest double precision,
-    transition double precision, trend double precision, repeat double precision,
-    aversion double precision)
-language sql stable
-set search_path from current
-as $$
-    with interest as materialized (
-        select i.interest, i.weight from rec.interest(p_user_id, p_as_of) i
-        where i.weight > 0
-    ), latest as materialized (
-        select sum(rec.scaled(l.embedding, l.weight)) as interest
-        from rec.latest_shares(p_user_id, p_as_of) l
-    ), seen as materialized (
-        select rec.seen_items(p_user_id, p_as_of) as items
-    ), disliked as materialized (
-        select l.embedding, rec.decay(coalesce(p_as_of, now()) - l.at, l.half_life) as strength
-        from (
-            select e.embedding, e.at, s.latest_items,
-                (select max(h.half_life) from rec.horizons h) as half_life
-            from rec.event_vectors e cross join rec.settings s
-            where e.user_id = p_user_id and e.weight < 0 and e.embedding is not null
-                and (p_as_of is null or e.at <= p_as_of)
-            order by e.occurred_at desc, e.event_id desc
-            limit (select s.latest_items from rec.settings s)
-        ) l where vector_norm(l.embedding) > 0
-    ), following as materialized (
-        select n.item_id, n.strength from rec.settings s
-        cross join lateral rec.next_items(
-            rec.latest_items(p_user_id, s.latest_items, p_as_of), 1000,
-            p_as_of => p_as_of) n
-    ), term as materialized (
-        select c.item_id,
-            coalesce((select sum(i.weight * (1 - (v.embedding::vector <=> i.interest)))
-                from interest i), 0) as content,
-            coalesce((select 1 - (v.embedding::vector <=> l.interest)
-                from latest l where vector_norm(l.interest) > 0), 0) as latest,
-            coalesce(f.strength, 0) as transition,
-            coalesce(ln(1 + rec.mass_at(
-                p.log_mass, n.popularity_half_life, coalesce(p_as_of, now()))), 0) as trend,
-            (c.item_id = any(e.items))::integer::double precision as repeat,
-            coalesce((select max(greatest(1 - (v.embedding::vector <=> d.embedding), 0) * d.strength)
-                from disliked d), 0) as aversion
-        from unnest(p_items) as c (item_id)
-        cross join rec.settings n
-        cross join seen e
-        left join rec.item_vectors v on v.item_id = c.item_id
-        left join following f on f.item_id = c.item_id
-        left join rec.popularity p on p.item_id = c.item_id
-    )
-    select t.item_id,
-        s.content_weight * t.content + s.latest_weight * t.latest
-        + s.transition_weight * t.transition + s.trend_weight * t.trend
-        + s.repeat_weight * t.repeat - s.aversion_weight * t.aversion,
-        t.content, t.latest, t.transition, t.trend, t.repeat, t.aversion
-    from term t cross join rec.settings s;
-$$;
-comment on function rec.score is
-    'The score of items for a user, weighted by rec.settings: content (cosine to each horizon, '
-    'mixed), latest (cosine to the last events), transition (what people went on to), trend (log of '
-    'the decayed popularity), repeat (1 if seen), and aversion (cosine to what he disliked).';
+    'Neighbours of each interest, what people went on to, what goes together with the latest items '
+    'if settings.together_weight is not 0, what is trending, and the newest items: p_n of them if '
+    'settings.exploration is not 0, else as many as the others are fewer than p_n.';

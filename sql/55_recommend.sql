@@ -1,15 +1,17 @@
 -- The list.
 
--- rec.recommend(user, k, domain, filter, exclude_seen, diversity, as_of) -> the list, with every term
--- of the score
+-- rec.recommend(user, k, domain, filter, exclude_seen, diversity, as_of, seed) -> the list, with every
+-- term of the score
 create or replace function rec.recommend(
     p_user_id text, p_k integer default 10, p_domain text default null,
     p_filter jsonb default '{}', p_exclude_seen boolean default true,
-    p_diversity double precision default null, p_as_of timestamptz default null)
+    p_diversity double precision default null, p_as_of timestamptz default null,
+    p_seed integer default 0)
 returns table (
     rank integer, item_id text, score double precision, content double precision,
-    latest double precision, transition double precision, trend double precision,
-    repeat double precision, aversion double precision, topic integer, path text)
+    latest double precision, closest double precision, transition double precision,
+    together double precision, trend double precision, repeat double precision,
+    aversion double precision, topic integer, path text)
 language plpgsql stable rows 10
 set search_path from current
 as $$
@@ -58,18 +60,25 @@ begin
             (select array_agg(s.embedding order by s.place) from scored s where s.place <= v_settings.reranked),
             (select array_agg(s.topic order by s.place) from scored s where s.place <= v_settings.reranked),
             v_shares, p_k, coalesce(p_diversity, v_settings.diversity), v_settings.balance) d
+    ), ordered as materialized (
+        select s.*, row_number() over (order by p.pick, s.place) as turn
+        from scored s left join picked p on p.place = s.place
     )
-    select (row_number() over (order by p.pick, s.place))::integer, s.item_id, s.score, s.content,
-        s.latest, s.transition, s.trend, s.repeat, s.aversion, s.topic, s.path
-    from scored s left join picked p on p.place = s.place
-    order by 1
-    limit p_k;
+    select e.rank, o.item_id, o.score, o.content, o.latest, o.closest, o.transition, o.together,
+        o.trend, o.repeat, o.aversion, o.topic, case when e.explored then 'explore' else o.path end
+    from rec.explore(
+        (select array_agg(o.item_id order by o.turn) from ordered o),
+        (select array_agg(exp(o.trend) - 1 order by o.turn) from ordered o),
+        p_k, v_settings.exploration, p_user_id, p_seed) e
+    join ordered o on o.turn = e.place
+    order by e.rank;
 end $$;
 comment on function rec.recommend is
     'The p_k best items for a user, diverse and shared out over his interests, seen items left out. '
     'Reflects every event that the calling transaction can see, folded or not. Exactly p_k rows '
     'come back if as many items qualify; path says how each was found. p_as_of gives the list that '
-    'the events up to a past moment make, with the items and counts of today.';
+    'the events up to a past moment make, with the items and counts of today. settings.exploration '
+    'is the share of the list that goes to items with few exposures, drawn anew for each p_seed.';
 
 -- rec.diversify(scores, embeddings, topics, shares, k, diversity, balance) -> places in the order of picking
 create or replace function rec.diversify(
@@ -115,3 +124,42 @@ comment on function rec.diversify is
     'Greedy order that trades the score against similarity to what is picked already (maximal '
     'marginal relevance; Carbonell and Goldstein, SIGIR 1998) and gives each topic its share of '
     'the list (calibrated recommendation; Steck, RecSys 2018).';
+
+-- rec.explore(items, masses, k, share, user, seed) -> places of items in the order of the list
+create or replace function rec.explore(
+    p_items text[], p_masses double precision[], p_k integer, p_share double precision,
+    p_user_id text, p_seed integer default 0)
+returns table (rank integer, place integer, explored boolean)
+language sql immutable rows 10
+set search_path from current
+as $$
+    with list as (
+        select n.places, greatest(least(
+            round((p_share * n.places)::numeric)::bigint, n.places - (p_share < 1)::integer), 0) as explored
+        from (select least(p_k, coalesce(cardinality(p_items), 0))::bigint as places) n
+    ), drawn as (
+        select array_agg(d.place order by d.key, d.place) as places from (
+            select i.place, -ln(h.uniform) * (1 + i.mass) as key
+            from unnest(p_items, p_masses) with ordinality as i (item_id, mass, place)
+            cross join lateral (
+                select ((hashtextextended(i.item_id, hashtextextended(
+                    coalesce(p_user_id, ''), coalesce(p_seed, 0))) & (2::bigint ^ 52 - 1)::bigint)
+                    + 0.5::double precision) / 2 ^ 52 as uniform) h
+            where i.place > (select l.places - l.explored from list l)
+            order by key, i.place limit (select l.explored from list l)
+        ) d
+    )
+    select t.rank::integer,
+        case when t.turn > t.before then d.places[t.turn] else t.rank - t.turn end::integer,
+        t.turn > t.before
+    from drawn d cross join (
+        select r.rank, r.rank * l.explored / l.places as turn,
+            (r.rank - 1) * l.explored / l.places as before
+        from list l cross join lateral generate_series(1, l.places) as r (rank)
+    ) t
+    order by t.rank;
+$$;
+comment on function rec.explore is
+    'Gives a share of the first p_k places, evenly spread and never the first unless it is 1, to '
+    'items that are drawn from the others without replacement, with weights 1 / (1 + mass) (Efraimidis '
+    'and Spirakis, Information Processing Letters 2006). The same seed draws the same for a user.';

@@ -167,10 +167,12 @@ def test_a_recommendation_says_what_it_is_and_how_it_came_about(client: Client) 
         "item_id": "shirt1",
         "title": "The shirt no. 1",
         "domain": "shirt",
-        "score": pytest.approx(cosine, abs=1e-3),
+        "score": pytest.approx(1.5 * cosine, abs=1e-3),
         "content": pytest.approx(cosine, abs=1e-3),
         "latest": pytest.approx(cosine, abs=1e-3),
+        "closest": pytest.approx(cosine, abs=1e-3),
         "transition": 0.0,
+        "together": 0.0,
         "trend": 0.0,
         "repeat": 0.0,
         "aversion": 0.0,
@@ -184,6 +186,15 @@ def test_a_list_is_as_long_as_asked_and_in_order_of_rank(client: Client) -> None
     assert [row.rank for row in client.recommend("ada", 11)] == list(range(1, 12))
     assert len(client.recommend("ada", 100)) == len(TOPICS) * SIZE - 1
     assert client.recommend("ada", 0) == []
+
+
+def test_another_seed_explores_other_items(client: Client, db: Db) -> None:
+    db.execute("update rec.settings set exploration = 1")
+    lists = [[row.item_id for row in client.recommend("ada", 5, seed=seed)] for seed in (0, 1, 0)]
+    assert lists[0] == lists[2] != lists[1]
+    assert {row.path for row in client.recommend("ada", 5)} == {"explore"}
+    with pytest.raises(BadInput):
+        client.recommend("ada", seed=2**31)
 
 
 def test_domain_filter_and_seen_items_narrow_the_list(client: Client) -> None:

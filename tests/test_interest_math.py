@@ -31,6 +31,7 @@ NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 HALF_LIVES = {"short": 2 * 3600.0, "long": 30 * 86400.0}
 KINDS = {"view": 0.5, "click": 1.0, "purchase": 3.0, "dislike": -2.0}
 TOLERANCE = 1e-5
+LATEST = 10
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Sums = dict[str, tuple["NDArray[np.float64]", float, datetime]]
@@ -254,6 +255,35 @@ def test_a_score_is_the_sum_of_the_shares_of_the_events(
     ).fetchone()
     assert row
     assert (row[0] or 0) == pytest.approx(row[1], abs=TOLERANCE + 1e-6 * cancellation(db))
+
+
+@property_test
+@given(happenings)
+def test_closest_is_the_greatest_cosine_to_the_latest_likes(
+    db: Connection, events: list[Happening]
+) -> None:
+    forget(db)
+    unique = list({event.at: event for event in events}.values())
+    insert(db, unique)
+    liked = sorted((e for e in unique if KINDS[e.kind] > 0), key=lambda e: e.at)[-LATEST:]
+    units = VECTORS / np.linalg.norm(VECTORS, axis=1, keepdims=True)
+    cosines = units @ units[[event.item for event in liked]].T if liked else np.zeros((ITEMS, 1))
+    rows = db.execute(
+        "select closest from rec.score('u', %s) order by item_id", [[f"i{i}" for i in range(ITEMS)]]
+    ).fetchall()
+    assert [row[0] for row in rows] == pytest.approx(list(cosines.max(axis=1)), abs=TOLERANCE)
+
+
+def test_the_share_of_closest_goes_to_the_latest_of_the_closest_events(db: Connection) -> None:
+    forget(db)
+    insert(db, [Happening(2, "click", age) for age in (30, 20)] + [Happening(3, "click", 10)])
+    shares = "select occurred_at, share from rec.explain('u', 'i2') order by occurred_at"
+    with db.transaction(force_rollback=True):
+        db.execute(
+            "update rec.settings set content_weight = 0, latest_weight = 0, closest_weight = 0.25"
+        )
+        rows = db.execute(shares).fetchall()
+    assert [row[1] for row in rows] == pytest.approx([0, 0.25, 0], abs=TOLERANCE)
 
 
 def cancellation(db: Connection) -> float:

@@ -35,6 +35,10 @@ def full(new_database: Callable[[], AbstractContextManager[str]]) -> Iterator[Co
         )
         db.execute("select rec.track('ann', 'i' || n) from generate_series(1, 5) n")
         db.execute("select rec.apply_users('{ann}')")
+        db.execute(
+            "insert into rec.item_transitions select 'i' || n % 50, 'i' || n, random()"
+            " from generate_series(0, 2999) n"
+        )
         db.execute("insert into rec.popularity select item_id, random() from rec.items")
         db.execute("vacuum analyze")
         yield db
@@ -113,6 +117,27 @@ def test_new_items_are_found_by_the_partial_index(full: Connection) -> None:
 def test_the_trending_items_come_from_the_index(full: Connection) -> None:
     plans = nested_plans(full, "select * from rec.popular(10)")
     assert any("popularity_trending" in plan for plan in plans)
+
+
+def test_companions_are_found_by_both_indexes_of_transitions(full: Connection) -> None:
+    plans = nested_plans(full, "select * from rec.companion_items('{i1,i2,i3}')")
+    companions = [plan for plan in plans if "Index Scan using item_transitions_strongest" in plan]
+    assert companions
+    assert all("Index Scan using item_transitions_arriving" in plan for plan in companions)
+
+
+def test_a_term_without_weight_is_not_computed(full: Connection) -> None:
+    plans = nested_plans(full, "select * from rec.recommend('ann')")
+    assert not any("item_transitions_arriving" in plan for plan in plans)
+
+
+def test_the_newest_items_to_explore_come_from_the_index(full: Connection) -> None:
+    with full.transaction(force_rollback=True):
+        full.execute("update rec.settings set exploration = 0.2")
+        plans = nested_plans(full, "select * from rec.recommend('ann')")
+    candidates = [plan for plan in plans if "'companion'" in plan]
+    assert candidates
+    assert all("using items_latest" in plan for plan in candidates)
 
 
 def test_what_a_user_has_seen_is_found_by_an_index(full: Connection) -> None:

@@ -18,6 +18,9 @@ alter table rec.settings
 alter table rec.popularity add column log_incoming double precision;
 create index item_transitions_arriving on rec.item_transitions (to_item, log_mass desc);
 
+-- The newest items of all domains.
+create index items_latest on rec.items (created_at desc, item_id) where available;
+
 -- A calibration that was fitted on this catalogue turns the vectors of the encoder `base` into
 -- those that are stored: float32, the mean (dims), then the matrix (dims, dims).
 alter table rec.encoders
@@ -41,6 +44,9 @@ REPLACED = """
 drop function if exists rec.recommend(
     text, integer, text, jsonb, boolean, double precision, timestamptz);
 drop function if exists rec.score(text, text[], timestamptz);
+drop function if exists rec.add_mass(double precision, double precision, timestamptz, interval);
+drop function if exists rec.merge_changes(
+    text[], text[], timestamptz[], double precision[], rec.settings);
 """
 
 DOWNGRADE = """
@@ -61,7 +67,7 @@ begin
 end $$;
 drop table rec.tunings;
 alter table rec.encoders drop column base, drop column calibration;
-drop index rec.item_transitions_arriving;
+drop index rec.item_transitions_arriving, rec.items_latest;
 alter table rec.popularity drop column log_incoming;
 alter table rec.settings
     drop column closest_weight, drop column together_weight, drop column exploration;

@@ -25,7 +25,10 @@ TOLD: Final = {
     "occurred_at": "occurred at",
     "event": "event",
 }
-TERMS: Final = ("content", "latest", "transition", "trend", "repeat", "aversion")
+TERMS: Final = (
+    *("content", "latest", "closest", "transition", "together"),
+    *("trend", "repeat", "aversion"),
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -52,13 +55,20 @@ def recommend(  # noqa: PLR0913  # as many as the SQL function has
         float | None,
         typer.Option(min=0, max=1, help="0: by score alone; 1: as different as can be."),
     ] = None,
+    seed: Annotated[
+        int,
+        typer.Option(
+            min=-(2**31), max=2**31 - 1, help="Another one draws others, if the settings explore."
+        ),
+    ] = 0,
     as_json: AsJson = False,
 ) -> None:
     """
     Recommend items to a user, best first.
 
     The score adds up content (closeness to the user's interests), latest (to the last events),
-    transition (what others went on to from the last items), trend, and repeat, less aversion
+    closest (to the closest of them), transition (what others went on to from the last items),
+    together (what others had shortly before or after them), trend, and repeat, less aversion
     (closeness to what was disliked). An unknown user gets what is trending.
     """
     with open_client() as client:
@@ -69,6 +79,7 @@ def recommend(  # noqa: PLR0913  # as many as the SQL function has
             filter=filter,
             exclude_seen=not include_seen,
             diversity=diversity,
+            seed=seed,
         )
     if as_json:
         print_json(rows)
