@@ -49,6 +49,30 @@ class Calibration:
         lost = norms < NO_DIRECTION
         return np.where(lost, vectors, moved / np.where(lost, 1, norms)).astype(np.float32)
 
+    def invert(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """
+        Return the unit vectors, float32 (n, D), that `apply` turned into `vectors`, (n, D).
+
+        `apply` keeps but the direction; the length is found again because what went in had length
+        1. Only a calibration that was fitted without groups, which removes nothing, has an inverse.
+        """
+        mean = self.mean.astype(np.float64)
+        back = vectors @ np.linalg.inv(self.matrix.astype(np.float64))
+        squares = (back**2).sum(axis=1, keepdims=True)
+        along = (back @ mean)[:, np.newaxis]
+        lengths = (np.sqrt(along**2 + squares * (1 - mean @ mean)) - along) / squares
+        return np.asarray(mean + lengths * back, np.float32)
+
+    def to_bytes(self) -> bytes:
+        """Return mean, then matrix, as little-endian float32."""
+        return np.vstack([self.mean, self.matrix]).astype("<f4").tobytes()
+
+    @classmethod
+    def from_bytes(cls, stored: bytes, dims: int) -> Calibration:
+        """Read what `to_bytes` wrote."""
+        rows = np.frombuffer(stored, "<f4").reshape(dims + 1, dims).astype(np.float32)
+        return cls(mean=rows[0], matrix=rows[1:])
+
     def save(self, path: Path) -> None:
         """Write the map to `path` (.npz) in one step: a reader sees all of it or nothing."""
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:

@@ -5,19 +5,20 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, Literal
 
+import numpy as np
+
 from rec_pkg.calibration import Calibration, fit_calibration
 from rec_pkg.calibration_corpus import calibration_corpus
 from rec_pkg.encoder_files import canonical, digests, find_files, locked, make_present
 from rec_pkg.encoder_model import Model
 from rec_pkg.encoder_records import EncoderRecord, load_record
 from rec_pkg.errors import EncoderMissing
-from rec_pkg.item_text import item_text
+from rec_pkg.item_text import ITEM_RULE, TITLE_WEIGHT, item_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
 __all__ = [
@@ -77,6 +78,25 @@ class Encoder:
         vectors = self._model.embed([prefix + text for text in texts])
         return self._calibration.apply(vectors) if self._calibration else vectors
 
+    def encode_items(self, titles: Sequence[str], texts: Sequence[str]) -> NDArray[np.float32]:
+        """
+        Return unit vectors of items, float32 (n, dims): the title's and the whole text's, mixed.
+
+        Args:
+            titles: of `item_title`, one for each item; a blank one leaves the text alone.
+            texts: of `item_text`, in the same order.
+
+        Raises:
+            EncoderInvalid: if the model fails or gives something that is no vector.
+        """
+        heads = [
+            title if title.strip() else text for title, text in zip(titles, texts, strict=True)
+        ]
+        vectors = self.encode([*heads, *texts])
+        mixed = TITLE_WEIGHT * vectors[: len(heads)] + vectors[len(heads) :]
+        unit: NDArray[np.float32] = mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
+        return unit
+
 
 def open_encoder(name_or_path: str | Path, cache_dir: Path, threads: int = 0) -> Encoder:
     """Return the encoder of this name or record file: fetched, if need be, and open."""
@@ -107,7 +127,7 @@ def fetch(record: EncoderRecord, cache_dir: Path) -> Path:
 
 def fingerprint(record: EncoderRecord, folder: Path) -> str:
     """
-    Return the sha256, in hex, of all that decides a vector: the record, the files, the calibration.
+    Return the sha256, in hex, of all that decides a vector: record, files, calibration, item rule.
 
     It is the same on every machine. Names and places do not enter, and of the calibration only the
     texts and the ridge: the fitted numbers differ from processor to processor in the last digits.
@@ -116,6 +136,7 @@ def fingerprint(record: EncoderRecord, folder: Path) -> str:
         "record": record.model_dump(mode="json", exclude=NOT_IN_THE_VECTORS),
         "files": digests(record, folder),
         "corpus": calibration_corpus() if record.calibration else None,
+        "items": ITEM_RULE,
     }
     return sha256(canonical(parts)).hexdigest()
 

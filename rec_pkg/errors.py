@@ -49,6 +49,10 @@ class EncoderMismatch(RecError):
     """The database holds vectors of another encoder; vectors of two encoders are never compared."""
 
 
+class CalibrationRefused(RecError):
+    """The vectors of the catalogue cannot be calibrated as things are."""
+
+
 class UnknownItem(RecError):
     """No item has this id."""
 

@@ -1,8 +1,10 @@
-"""The calls into `sql/` that go by psycopg: loading of files, and upkeep."""
+"""The calls into `sql/` that go by psycopg: loading of files, calibration, and upkeep."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, LiteralString
+from typing import TYPE_CHECKING, Any, Final, LiteralString, NamedTuple
+
+from psycopg.rows import class_row
 
 from rec_pkg.errors import DatabaseRefused
 
@@ -30,6 +32,27 @@ COPY_EVENTS: Final = (
     "copy pg_temp.loaded_events"
     " (user_id, item_id, kind, text, value, occurred_at, dedupe_key) from stdin"
 )
+
+COPY_ITEM_VECTORS: Final = "copy rec.item_vectors_next from stdin with (format binary)"
+COPY_TEXT_VECTORS: Final = "copy rec.texts_next from stdin with (format binary)"
+
+
+class ActiveEncoder(NamedTuple):
+    """The encoder whose vectors are stored; `base` and `calibration` are set together."""
+
+    fingerprint: str
+    base: str | None
+    calibration: bytes | None
+    dims: int
+
+
+class ToMove(NamedTuple):
+    """Items and texts with vectors, users with interests; items that have no vector yet."""
+
+    items: int
+    texts: int
+    users: int
+    items_to_encode: int
 
 
 def stage_items(connection: Connection[Any]) -> None:
@@ -72,6 +95,85 @@ def merge_events(connection: Connection[Any]) -> int:
 def event_kinds(connection: Connection[Any]) -> frozenset[str]:
     """Return the kinds that an event may have."""
     return frozenset(kind for (kind,) in connection.execute("select kind from rec.event_kinds"))
+
+
+def lock_space(connection: Connection[Any]) -> None:
+    """Keep everyone from storing vectors and interests until the end of the transaction."""
+    connection.execute("select rec.lock_space()")
+
+
+def active_encoder(connection: Connection[Any]) -> ActiveEncoder | None:
+    """Return the encoder whose vectors are stored, None before the first worker came."""
+    with connection.cursor(row_factory=class_row(ActiveEncoder)) as cursor:
+        return cursor.execute("select * from rec.active_encoder()").fetchone()
+
+
+def vectors_to_move(connection: Connection[Any]) -> ToMove:
+    """Count what a calibration moves."""
+    return ToMove(*_one(connection, "select * from rec.vectors_to_move()"))
+
+
+def sample_vectors(connection: Connection[Any], limit: int) -> list[bytes]:
+    """Return up to `limit` vectors of items, a uniform sample, in binary form."""
+    call = "select embedding from rec.sample_vectors(%s)"
+    return [embedding for (embedding,) in connection.execute(call, [limit])]
+
+
+def make_next_vectors(connection: Connection[Any]) -> None:
+    """Make the tables beside the live ones, empty."""
+    connection.execute("select rec.make_next_vectors()")
+
+
+def item_vectors_after(
+    connection: Connection[Any], last: str | None, limit: int
+) -> list[tuple[str, bytes]]:
+    """Return the vectors of the next items in binary form."""
+    call = "select item_id, embedding from rec.item_vectors_after(%s, %s)"
+    return connection.execute(call, [last, limit]).fetchall()
+
+
+def text_vectors_after(
+    connection: Connection[Any], last: bytes | None, limit: int
+) -> list[tuple[bytes, bytes]]:
+    """Return the vectors of the next texts in binary form."""
+    call = "select text_hash, embedding from rec.text_vectors_after(%s, %s)"
+    return connection.execute(call, [last, limit]).fetchall()
+
+
+def copy_item_vectors(cursor: Cursor[Any]) -> AbstractContextManager[Copy]:
+    """Return a COPY of item_id and vector in binary form into the table beside the live one."""
+    return cursor.copy(COPY_ITEM_VECTORS)
+
+
+def copy_text_vectors(cursor: Cursor[Any]) -> AbstractContextManager[Copy]:
+    """Return a COPY of hash and vector in binary form into the table beside the live one."""
+    return cursor.copy(COPY_TEXT_VECTORS)
+
+
+def index_next_vectors(connection: Connection[Any]) -> None:
+    """Index the tables beside the live ones."""
+    connection.execute("select rec.index_next_vectors()")
+
+
+def interested_after(connection: Connection[Any], last: str | None, limit: int) -> list[str]:
+    """Return the next users with a stored interest."""
+    call = "select user_id from rec.interested_after(%s, %s)"
+    return [user_id for (user_id,) in connection.execute(call, [last, limit])]
+
+
+def move_interests(connection: Connection[Any], users: list[str]) -> None:
+    """Make the interests of these users anew from the vectors beside the live ones."""
+    connection.execute("select rec.move_interests(%s)", [users])
+
+
+def activate_calibration(connection: Connection[Any], calibration: bytes | None) -> str:
+    """Make the encoder with this calibration, or with none, active and return its fingerprint."""
+    return str(_one(connection, "select rec.activate_calibration(%s)", (calibration,))[0])
+
+
+def swap_vectors(connection: Connection[Any]) -> None:
+    """Put the tables beside the live ones into their place."""
+    connection.execute("select rec.swap_vectors()")
 
 
 def wake(connection: Connection[Any]) -> None:

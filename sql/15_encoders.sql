@@ -94,6 +94,7 @@ as $$
 declare
     v_items text[];
 begin
+    perform rec.share_space();
     perform rec.check_encoder(p_fingerprint);
     with new as (
         select n.* from unnest(p_items, p_hashes, p_embeddings) as n (item_id, content_hash, embedding)
@@ -127,6 +128,7 @@ as $$
 declare
     v_stored integer;
 begin
+    perform rec.share_space();
     perform rec.check_encoder(p_fingerprint);
     insert into rec.texts (text_hash, embedding)
     select n.text_hash, n.embedding

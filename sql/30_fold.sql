@@ -19,6 +19,9 @@ declare
     v_times timestamptz[];
     v_folded integer;
 begin
+    if not rec.try_share_space() then
+        return 0;
+    end if;
     -- Claim. A user on whom another session works is left to it; this never waits.
     select array_agg(distinct u.user_id) into v_users from unnest(p_users) as u (user_id)
     where pg_try_advisory_xact_lock(rec.user_lock(u.user_id));
@@ -69,7 +72,8 @@ begin
 end $$;
 comment on function rec.apply_users is
     'Fold the queued events of these users into their stored interests and return how many. '
-    'Users on whom another session works are left to it. Each user takes an advisory lock: name '
+    'Users on whom another session works are left to it; none are folded while a calibration moves '
+    'the vectors. Each user takes an advisory lock: name '
     'hundreds at a time, not tens of thousands.';
 
 -- rec.add_shares(users, events, times) -> adds the shares of these events to the stored sums

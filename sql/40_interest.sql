@@ -119,6 +119,7 @@ as $$
 declare
     v_events integer;
 begin
+    perform pg_advisory_xact_lock_shared(rec.space_lock());
     perform pg_advisory_xact_lock(rec.user_lock(p_user_id));
     perform rec.apply_users(array[p_user_id]);
     delete from rec.user_interests u where u.user_id = p_user_id;

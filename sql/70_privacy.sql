@@ -87,6 +87,7 @@ as $$
 declare
     v_hashes bytea[];
 begin
+    perform pg_advisory_xact_lock_shared(rec.space_lock());
     if not exists (
         select from rec.events e where e.user_id = p_user_id and e.event_id = p_event_id) then
         return false;
@@ -113,6 +114,7 @@ declare
     v_hashes bytea[];
     v_erased integer;
 begin
+    perform pg_advisory_xact_lock_shared(rec.space_lock());
     perform pg_advisory_xact_lock(rec.user_lock(p_user_id));
     v_hashes := rec.lock_texts(p_user_id);
     perform pg_advisory_xact_lock(hashtextextended('rec.merge_deltas', 0));

@@ -95,6 +95,27 @@ def test_the_mean_itself_stays_what_it_was() -> None:
     assert np.array_equal(calibration.apply(mean), mean)
 
 
+@given(seeds)
+def test_what_went_in_is_found_again_from_what_a_halfvec_keeps(seed: int) -> None:
+    vectors = unit_vectors(seed)
+    calibration = fit_calibration(vectors, 0.1)
+    kept = calibration.apply(vectors).astype(np.float16).astype(np.float32)
+    back = calibration.invert(kept)
+    assert back.dtype == np.float32
+    assert np.allclose(np.linalg.norm(back, axis=1), 1, atol=1e-5)
+    assert ((back * vectors).sum(axis=1) >= 0.9999).all()
+
+
+def test_a_calibration_is_read_back_from_its_bytes_bit_for_bit() -> None:
+    vectors = unit_vectors(1)
+    calibration = fit_calibration(vectors, 1)
+    stored = calibration.to_bytes()
+    assert len(stored) == 4 * DIMS * (DIMS + 1)
+    assert np.frombuffer(stored[: 4 * DIMS], "<f4").tolist() == calibration.mean.tolist()
+    read = Calibration.from_bytes(stored, DIMS)
+    assert np.array_equal(read.apply(vectors), calibration.apply(vectors))
+
+
 def test_a_saved_calibration_is_read_back_bit_for_bit(tmp_path: Path) -> None:
     vectors = unit_vectors(1)
     calibration = fit_calibration(vectors, 1)

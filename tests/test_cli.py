@@ -44,6 +44,7 @@ COMMANDS = [
     ["export"],
     ["undo"],
     ["retry"],
+    ["calibrate"],
     ["encoder", "list"],
     ["encoder", "fetch"],
     ["encoder", "check"],

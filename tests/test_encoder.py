@@ -53,6 +53,15 @@ def test_a_text_has_the_same_vector_alone_and_among_79_others(e5: Encoder) -> No
     assert same(e5.encode(texts[::-1])[::-1], alone)
 
 
+def test_an_item_has_the_same_vector_alone_and_among_others(e5: Encoder) -> None:
+    titles = ["牛仔裤", "", "A long title. " * 20, "shirt"]
+    texts = ["牛仔裤\njeans", "a blank title", "A long title. " * 40, "shirt"]
+    together = e5.encode_items(titles, texts)
+    alone = [e5.encode_items([title], [text]) for title, text in zip(titles, texts, strict=True)]
+    assert same(together, np.concatenate(alone))
+    assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
+
+
 def test_vectors_are_float32_of_unit_length_in_the_order_of_the_texts(e5: Encoder) -> None:
     vectors = e5.encode(["shirt", "jeans", "shirt"])
     assert vectors.shape == (3, e5.dims)

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from rec_pkg.encoder import Encoder, EncoderRecord, fetch, fingerprint, load_record, open_encoder
+from rec_pkg.encoder_model import Model
 from rec_pkg.encoder_records import (
     FittedCalibration,
     HubSource,
@@ -24,8 +25,11 @@ from rec_pkg.encoder_records import (
     Rebuild,
 )
 from rec_pkg.errors import BadInput, EncoderInvalid, EncoderMissing
+from rec_pkg.item_text import ITEM_RULE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -119,6 +123,48 @@ def test_a_graph_may_pool_and_normalise_itself(tmp_path: Path) -> None:
     save_graph(tmp_path / "g", nodes, constants, ("sentence_embedding", ["n", DIMS]))
     record = tiny_record(tmp_path / "g", pooling="graph", normalise=False)
     assert same(Encoder(record, tmp_path).encode(["blue"])[0], unit(1, 1, 2, 1))
+
+
+def test_an_item_is_twice_its_title_and_once_its_whole_text(tiny: Path, tmp_path: Path) -> None:
+    encoder = Encoder(tiny_record(tiny), tmp_path)
+    title, text = encoder.encode(["blue", "jeans long"])
+    (item,) = encoder.encode_items(["blue"], ["jeans long"])
+    assert item.dtype == np.float32
+    assert same(item, unit(*(2 * title + text)))
+
+
+@pytest.mark.parametrize("title", ["", " \n"])
+def test_an_item_with_a_blank_title_is_its_text(tiny: Path, tmp_path: Path, title: str) -> None:
+    encoder = Encoder(tiny_record(tiny), tmp_path)
+    assert same(encoder.encode_items([title], ["long"])[0], encoder.encode(["long"])[0])
+
+
+def test_no_items_have_no_vectors(tiny: Path, tmp_path: Path) -> None:
+    assert Encoder(tiny_record(tiny), tmp_path).encode_items([], []).shape == (0, DIMS)
+
+
+def test_equal_strings_of_items_are_encoded_once(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = Encoder(tiny_record(tiny), tmp_path)
+    read: list[str] = []
+    tokenize = Model._tokenize  # noqa: SLF001  # what the network reads shows nowhere else
+
+    def noting(model: Model, texts: Sequence[str]) -> list[list[int]]:
+        read.extend(texts)
+        return tokenize(model, texts)
+
+    monkeypatch.setattr(Model, "_tokenize", noting)
+    encoder.encode_items(["blue", "jeans", "blue"], ["blue", "blue long", "blue long"])
+    assert sorted(read) == ["blue", "blue long", "jeans"]
+
+
+def test_the_fingerprint_changes_with_the_rule_for_items(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = fingerprint(tiny_record(tiny), tiny)
+    monkeypatch.setitem(ITEM_RULE, "title_weight", 3.0)
+    assert fingerprint(tiny_record(tiny), tiny) != before
 
 
 def test_a_prefix_goes_before_queries_or_documents(tiny: Path, tmp_path: Path) -> None:

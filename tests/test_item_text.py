@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rec_pkg.item_text import item_text
+from rec_pkg.item_text import item_text, item_title
 
 
 def test_title_then_labels_then_the_beginning_of_the_body() -> None:
@@ -60,3 +60,9 @@ def test_any_item_has_a_text_of_at_most_three_short_lines(
     assert len(text) <= 300 + 200 + 100 + 2
     assert text.count("\n") <= 2
     assert text == text.strip()
+
+
+@given(st.text())
+def test_the_title_of_an_item_is_the_first_line_of_its_text(title: str) -> None:
+    text = item_text(title, "a body", None, None)
+    assert text.split("\n") == [line for line in (item_title(title), "a body") if line]

@@ -13,11 +13,14 @@ import urllib.request
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import psycopg
 import pytest
 
+from rec_pkg.calibration import Calibration
 from rec_pkg.encoder import Encoder, load_record
 from rec_pkg.errors import EncoderInvalid, EncoderMismatch, SchemaMismatch
+from rec_pkg.recalibration import calibrate, uncalibrate
 from rec_pkg.settings import Settings
 from worker.loop import Loop
 from worker.metrics import Metrics
@@ -26,7 +29,6 @@ from worker.store import Store
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -173,6 +175,98 @@ def test_it_refuses_a_database_of_another_encoder(shelf: Connection, database_ur
         assert process.wait(PATIENCE_S) == 1
         assert process.stderr
         assert "another encoder" in process.stderr.read()
+
+
+COLOURS = ("red", "blue", "green", "black", "white", "violet", "brown", "pink", "grey", "beige")
+THINGS = ("shirt", "coat", "novel", "lamp", "kettle", "tent", "violin", "clock", "chair", "bicycle")
+KINDS = ("for children", "from Japan", "of wool", "of wood", "for two", "of 1920", "old", "new")
+
+
+@pytest.fixture
+def stock(shelf: Connection) -> Connection:
+    """As many items as a calibration needs."""
+    titles = [
+        f"{colour} {thing} {kind}" for colour in COLOURS for thing in THINGS for kind in KINDS
+    ]
+    with shelf.cursor() as cursor:
+        cursor.executemany(
+            "insert into rec.items (item_id, title) values (%s, %s)", enumerate(titles)
+        )
+    return shelf
+
+
+def arrive(db: Connection, name: str) -> None:
+    """Add an item, and an event on it with a text; nothing of it is encoded yet."""
+    title, text = f"{name}: a violet tent", f"to sleep {name}"
+    db.execute("insert into rec.items (item_id, title) values (%s, %s)", [name, title])
+    db.execute("select rec.track('ann', %s, p_text => %s)", [name, text])
+
+
+def error(db: Connection, encoder: Encoder, name: str) -> float:
+    """How far what is stored of `arrive` is from what belongs into the active space."""
+    title, text = f"{name}: a violet tent", f"to sleep {name}"
+    expected = np.concatenate(
+        [encoder.encode_items([title], [title]), encoder.encode([text], "query")]
+    )
+    ((calibration,),) = db.execute("select calibration from rec.encoders where active").fetchall()
+    if calibration is not None:
+        expected = Calibration.from_bytes(calibration, encoder.dims).apply(expected)
+    rows = db.execute(
+        "select embedding from rec.item_vectors where item_id = %s"
+        " union all select embedding from rec.texts where text_hash = rec.content_hash(%s)",
+        [name, text],
+    ).fetchall()
+    return float(np.abs(np.array([row[0].to_numpy() for row in rows]) - expected).max())
+
+
+def refused(db: Connection) -> bool:
+    """Whether a worker could not store and looks whether the vectors have moved by now."""
+    query = "select true from pg_stat_activity where datname = current_database() and query = %s"
+    return db.execute(query, ["select rec.try_share_space()"]).fetchone() is not None
+
+
+@pytest.mark.slow
+def test_a_worker_follows_a_calibration_and_the_way_back(
+    stock: Connection, database_url: str, encoder: Encoder
+) -> None:
+    def meanwhile(name: str) -> Callable[[str, int, int], None]:
+        def on_progress(what: str, done: int, _: int) -> None:
+            if what == "users" and done == 0:
+                with psycopg.connect(database_url, autocommit=True) as other:
+                    arrive(other, name)
+                    wait_until(lambda: refused(other))
+
+        return on_progress
+
+    with worker(database_url) as process:
+        arrive(stock, "before")
+        wait_until(lambda: drained(stock))
+        calibrate(stock, on_progress=meanwhile("during"))
+        arrive(stock, "after")
+        wait_until(lambda: drained(stock))
+        for name in ("before", "during", "after"):
+            assert error(stock, encoder, name) < 2e-3
+        uncalibrate(stock, meanwhile("on the way back"))
+        wait_until(lambda: drained(stock))
+        assert error(stock, encoder, "on the way back") < 2e-3
+        assert process.poll() is None
+    assert stock.execute("select parked, items_failed from rec.status").fetchone() == (0, 0)
+
+
+@pytest.mark.slow
+def test_a_worker_that_starts_after_a_calibration_works_in_its_space(
+    stock: Connection, database_url: str, encoder: Encoder, squeamish: Encoder
+) -> None:
+    drain(database_url, encoder)
+    calibrate(stock)
+    arrive(stock, "after")
+    with worker(database_url, "--once") as process:
+        assert process.wait(PATIENCE_S) == 0
+    assert error(stock, encoder, "after") < 2e-3
+    assert stock.execute("select pending, parked from rec.status").fetchone() == (0, 0)
+    squeamish.fingerprint = "b" * 64
+    with pytest.raises(EncoderMismatch, match="another encoder"):
+        drain(database_url, squeamish)
 
 
 def test_metrics_are_served(shelf: Connection, database_url: str) -> None:

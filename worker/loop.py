@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 import psycopg
 import structlog
 
 from rec_pkg import schema
-from rec_pkg.errors import EncoderInvalid, EncoderMismatch, SchemaMismatch, SchemaMissing
-from rec_pkg.item_text import item_text
+from rec_pkg.errors import EncoderInvalid, SchemaMismatch, SchemaMissing
+from rec_pkg.item_text import item_text, item_title
+from worker.space import Space
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -24,10 +25,14 @@ if TYPE_CHECKING:
     from worker.metrics import Metrics
     from worker.store import Store, WaitingItem, WaitingText
 
+    Vectors = NDArray[np.float32]
+
+T = TypeVar("T")
 LINGER_S: Final = 0.01
 LONGEST_LINGER_S: Final = 0.25
 PARTITIONS_EVERY_S: Final = 6 * 3600.0
 PARTITIONS_RETRY_S: Final = 60.0
+SETTLING_S: Final = 0.2
 
 log = structlog.get_logger("worker")
 
@@ -48,6 +53,7 @@ class Loop:
         self._settings = settings
         self._metrics = metrics
         self._stopping = stopping
+        self._space = Space(encoder.fingerprint)
         self._partitions_due = 0.0
 
     async def prepare(self) -> None:
@@ -65,9 +71,8 @@ class Loop:
             raise SchemaMissing from error
         if digest != schema.sql_digest():
             raise SchemaMismatch
-        active = await self._store.register_encoder(self._encoder)
-        if active != self._encoder.fingerprint:
-            raise EncoderMismatch(f"active {active:.12}, ours {self._encoder.fingerprint:.12}")
+        await self._store.register_encoder(self._encoder)
+        await self._find_space()
 
     async def run(self, *, once: bool = False) -> None:
         """Drain and sleep in turn until told to stop; with `once`, until nothing is queued."""
@@ -190,25 +195,66 @@ class Loop:
         return folded
 
     async def _encode_texts(self) -> int:
+        return await self._in_the_active_space(self._encode_claimed_texts)
+
+    async def _encode_items(self) -> int:
+        return await self._in_the_active_space(self._encode_claimed_items)
+
+    async def _in_the_active_space(self, encode: Callable[[], Awaitable[int]]) -> int:
+        """Encode and store; what is refused since the vectors moved is rolled back, done later."""
+        before = self._space
+        try:
+            return await encode()
+        except psycopg.errors.LockNotAvailable:
+            await self._until_settled()
+            await self._find_space()
+        except psycopg.errors.ObjectNotInPrerequisiteState:
+            await self._find_space()
+            if self._space == before:
+                raise
+        return 1
+
+    async def _until_settled(self) -> None:
+        log.info("vectors are being moved into another space, waiting")
+        while not self._stopping.is_set() and not await self._store.settled():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SETTLING_S):
+                    await self._stopping.wait()
+
+    async def _find_space(self) -> None:
+        """
+        Ask which space the stored vectors are in.
+
+        Raises:
+            EncoderMismatch: if they are those of another encoder.
+        """
+        before = self._space
+        self._space = Space.of(await self._store.active_encoder(), self._encoder.fingerprint)
+        if self._space != before:
+            log.info(
+                "vectors are stored in another space", fingerprint=self._space.fingerprint[:12]
+            )
+
+    async def _encode_claimed_texts(self) -> int:
         async with self._store.transaction():
             texts = await self._store.claim_texts(self._settings.encode_batch)
             if not texts:
                 return 0
-            good, vectors = await self._encode([text.text for text in texts], "query")
+            good, vectors = await self._encode(texts, self._vectors_of_texts)
             stored = [texts[place] for place in good]
-            await self._store.store_texts(self._encoder.fingerprint, stored, vectors)
+            await self._store.store_texts(self._space.fingerprint, stored, vectors)
             await self._park_texts([text for text in texts if text not in stored])
         self._metrics.encoded.labels("text").inc(len(stored))
         return len(texts)
 
-    async def _encode_items(self) -> int:
+    async def _encode_claimed_items(self) -> int:
         async with self._store.transaction():
             items = await self._store.claim_items(self._settings.encode_batch)
             if not items:
                 return 0
-            good, vectors = await self._encode([_text_of(item) for item in items], "document")
+            good, vectors = await self._encode(items, self._vectors_of_items)
             stored = [items[place] for place in good]
-            await self._store.store_items(self._encoder.fingerprint, stored, vectors)
+            await self._store.store_items(self._space.fingerprint, stored, vectors)
             await self._fail_items([item for item in items if item not in stored])
         self._metrics.encoded.labels("item").inc(len(stored))
         return len(items)
@@ -226,33 +272,34 @@ class Loop:
             await self._store.fail_item(item, "the encoder refuses its text")
 
     async def _encode(
-        self, texts: Sequence[str], kind: Literal["query", "document"]
-    ) -> tuple[list[int], NDArray[np.float32]]:
-        """Return the places of the texts that could be encoded, and their vectors (n, dims)."""
+        self, waiting: Sequence[T], encode: Callable[[Sequence[T]], Vectors]
+    ) -> tuple[list[int], Vectors]:
+        """Return the places of what could be encoded, and vectors (n, dims) of the active space."""
         with self._metrics.encode_seconds.time():
             try:
-                return list(range(len(texts))), await self._vectors(texts, kind)
+                good, vectors = list(range(len(waiting))), await asyncio.to_thread(encode, waiting)
             except EncoderInvalid as error:
                 log.warning("a batch cannot be encoded, encoding one by one", error=str(error))
-            return await self._encode_one_by_one(texts, kind)
+                good, vectors = await self._encode_one_by_one(waiting, encode)
+        return good, self._space.place(vectors)
 
     async def _encode_one_by_one(
-        self, texts: Sequence[str], kind: Literal["query", "document"]
-    ) -> tuple[list[int], NDArray[np.float32]]:
+        self, waiting: Sequence[T], encode: Callable[[Sequence[T]], Vectors]
+    ) -> tuple[list[int], Vectors]:
         good: list[int] = []
-        vectors: list[NDArray[np.float32]] = []
-        for place, text in enumerate(texts):
+        vectors: list[Vectors] = []
+        for place, one in enumerate(waiting):
             with suppress(EncoderInvalid):
-                vectors.append(await self._vectors([text], kind))
+                vectors.append(await asyncio.to_thread(encode, [one]))
                 good.append(place)
         empty = np.empty((0, self._encoder.dims), dtype=np.float32)
         return good, np.concatenate([empty, *vectors])
 
-    async def _vectors(
-        self, texts: Sequence[str], kind: Literal["query", "document"]
-    ) -> NDArray[np.float32]:
-        return await asyncio.to_thread(self._encoder.encode, texts, kind)
+    def _vectors_of_texts(self, texts: Sequence[WaitingText]) -> Vectors:
+        return self._encoder.encode([text.text for text in texts], "query")
 
-
-def _text_of(item: WaitingItem) -> str:
-    return item_text(item.title, item.body, item.attributes, item.tags)
+    def _vectors_of_items(self, items: Sequence[WaitingItem]) -> Vectors:
+        return self._encoder.encode_items(
+            [item_title(item.title) for item in items],
+            [item_text(item.title, item.body, item.attributes, item.tags) for item in items],
+        )

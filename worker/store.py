@@ -12,6 +12,8 @@ from pgvector.psycopg import register_vector_async
 from psycopg.rows import class_row, scalar_row
 from psycopg.types.json import Jsonb
 
+from rec_pkg.statements import ActiveEncoder
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
@@ -94,16 +96,28 @@ class Store:
         """Return the digest of the re-run objects that the database was migrated with."""
         return await self._value(str, "select sql_digest from rec.settings")
 
-    async def register_encoder(self, encoder: Encoder) -> str:
-        """Offer an encoder and return the fingerprint of the active one."""
-        return await self._value(
-            str,
+    async def register_encoder(self, encoder: Encoder) -> None:
+        """Offer an encoder: it is the active one if there is none yet."""
+        await self._call(
             "select rec.register_encoder(%s, %s, %s, %s)",
             encoder.fingerprint,
             encoder.record.name,
             Jsonb(encoder.record.model_dump(mode="json")),
             encoder.dims,
         )
+
+    async def active_encoder(self) -> ActiveEncoder:
+        """Return the encoder whose vectors are stored."""
+        async with self._work.cursor(row_factory=class_row(ActiveEncoder)) as cursor:
+            await cursor.execute("select * from rec.active_encoder()")
+            active = await cursor.fetchone()
+        if active is None:
+            raise psycopg.DataError
+        return active
+
+    async def settled(self) -> bool:
+        """Return whether vectors may be stored: no calibration is moving them."""
+        return await self._value(bool, "select rec.try_share_space()")
 
     async def make_partitions(self) -> int:
         """Make the partitions of the months ahead and return how many were missing."""

@@ -70,7 +70,7 @@ def check(name: Name = None, *, as_json: AsJson = False) -> None:
     Open an encoder, encode a few texts, and show its fingerprint.
 
     The fingerprint must be the one that `pgrec status` shows: vectors of two encoders are never
-    compared.
+    compared. After `pgrec calibrate`, status shows that of the encoder and the calibration.
     """
     from rec_pkg.encoder import Encoder  # noqa: PLC0415  # slow to import
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from rec_pkg.cli.options import AsJson  # noqa: TC001  # typer reads it
-from rec_pkg.cli.output import cell, console, errors, print_json
+from rec_pkg.cli.output import cell, console, errors, print_json, progress
 from rec_pkg.cli.session import open_connection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from rec_pkg.loading import OnProgress, Report
+    from rec_pkg.loading import Report
     from rec_pkg.readers import Rejection
 
 SHOWN: Final = 100
@@ -84,7 +81,7 @@ def items(  # noqa: PLR0913  # as many as there are options
     from rec_pkg.loading import load_items  # noqa: PLC0415  # slow to import
 
     mapping = _mapping(maps)
-    with open_connection() as connection, _progress() as on_progress:
+    with open_connection() as connection, progress() as on_progress:
         rejections = _Rejections()
         report = load_items(
             connection,
@@ -124,7 +121,7 @@ def events(
     from rec_pkg.loading import load_events  # noqa: PLC0415  # slow to import
 
     mapping = _mapping(maps, of_events=True)
-    with open_connection() as connection, _progress() as on_progress:
+    with open_connection() as connection, progress() as on_progress:
         rejections = _Rejections()
         report = load_events(
             connection,
@@ -167,29 +164,6 @@ class _Rejections:
             errors.print(cell(str(rejection)), soft_wrap=True)
         if self._seen == SHOWN:
             errors.print(f"... from here on bad rows are only counted ({SHOWN} shown)")
-
-
-@contextmanager
-def _progress() -> Iterator[OnProgress]:
-    """Give a bar on a terminal; elsewhere nothing moves."""
-    if not errors.is_terminal:
-        yield lambda *_: None
-        return
-    from rich.progress import Progress  # noqa: PLC0415  # on a terminal only
-
-    with Progress(console=errors, transient=True) as progress:
-        yield _advance(progress)
-
-
-def _advance(progress: Any) -> Callable[[str, int, int], None]:  # noqa: ANN401  # rich, imported late
-    tasks: dict[str, Any] = {}
-
-    def advance(what: str, done: int, total: int) -> None:
-        if what not in tasks:
-            tasks[what] = progress.add_task(what)
-        progress.update(tasks[what], completed=done, total=total or None)
-
-    return advance
 
 
 def _finish(what: str, report: Report, *, as_json: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 console: Final = Console(markup=False, highlight=False, emoji=False)
 errors: Final = Console(markup=False, highlight=False, emoji=False, stderr=True)
@@ -54,6 +55,29 @@ def print_facts(facts: Mapping[str, object]) -> None:
     width = max(map(len, facts), default=0)
     for name, value in facts.items():
         console.print(f"{name:{width}}  {cell(value)}", soft_wrap=True)
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Give a bar on a terminal; elsewhere nothing moves."""
+    if not errors.is_terminal:
+        yield lambda *_: None
+        return
+    from rich.progress import Progress  # noqa: PLC0415  # on a terminal only
+
+    with Progress(console=errors, transient=True) as bars:
+        yield _advance(bars)
+
+
+def _advance(bars: Any) -> Callable[[str, int, int], None]:  # noqa: ANN401  # rich, imported late
+    tasks: dict[str, Any] = {}
+
+    def advance(what: str, done: int, total: int) -> None:
+        if what not in tasks:
+            tasks[what] = bars.add_task(what)
+        bars.update(tasks[what], completed=done, total=total or None)
+
+    return advance
 
 
 def cell(value: object) -> str:
