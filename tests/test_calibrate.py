@@ -36,7 +36,7 @@ EVENTS = 300
 
 
 def unit_vectors(count: int, seed: int) -> Vectors:
-    """Vectors with a large common part, some directions wider than others, rounded as a halfvec."""
+    """Vectors with a large common part, wider along some axes, as a halfvec."""
     common = np.random.default_rng(0).normal(size=DIMS) * 2
     random = np.random.default_rng(seed)
     spread = random.normal(size=(count, DIMS)) * np.geomspace(1, 0.2, DIMS)
@@ -65,8 +65,9 @@ def shop(db: Connection) -> Connection:
             ],
         )
     db.execute(
-        "select rec.store_texts(%s, array(select rec.content_hash(t) from unnest(%s::text[]) t), %s)",
-        [BASE, list(TEXTS), [HalfVector(vector) for vector in unit_vectors(len(TEXTS), 2)]],
+        "select rec.store_texts(%s, array_agg(rec.content_hash(n.text)), %s)"
+        " from unnest(%s::text[]) as n (text)",
+        [BASE, [HalfVector(vector) for vector in unit_vectors(len(TEXTS), 2)], list(TEXTS)],
     )
     assert db.execute("select rec.apply_pending(10000)").fetchone() == (EVENTS,)
     db.execute("select rec.track('user 00', 'i007')")

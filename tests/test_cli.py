@@ -265,6 +265,35 @@ def test_what_was_given_up_is_retried(run: Run, db: psycopg.Connection[Any]) -> 
     assert from_json(run("status", "--json"))["parked"] == 0
 
 
+def test_a_catalogue_is_calibrated_and_the_calibration_taken_back(
+    filled: Run, db: psycopg.Connection[Any]
+) -> None:
+    assert "run `pgrec worker` first" in filled("calibrate", status=1).stderr
+    db.execute("select rec.register_encoder(%s, 'made up', '{}', 384)", ["a" * 64])
+    assert "3 items wait for a vector" in filled("calibrate", status=1).stderr
+    assert "not calibrated" in filled("calibrate", "--off").stdout
+    db.execute("insert into rec.items (item_id) select 'more ' || n from generate_series(1, 765) n")
+    db.execute(
+        "insert into rec.item_vectors"
+        " select item_id, l2_normalize(array_agg(random())::vector)::halfvec"
+        " from rec.items cross join generate_series(1, 384) where item_id like 'more %'"
+        " group by item_id"
+    )
+    db.execute("update rec.items set encoded_hash = content_hash")
+    db.execute("select rec.apply_pending()")
+    moved = "vectors of 768 items and 0 texts moved, interests of 1 users made anew"
+    assert moved in filled("calibrate", "--ridge", "0.2").stdout
+    calibrated = from_json(filled("calibrate", "--json"))
+    assert calibrated == {
+        "items": 768,
+        "texts": 0,
+        "users": 1,
+        "fingerprint": from_json(filled("status", "--json"))["fingerprint"],
+    }
+    assert from_json(filled("calibrate", "--off", "--json"))["fingerprint"] == "a" * 64
+    assert "ridge 0" in filled("calibrate", "--ridge", "0", status=1).stderr
+
+
 def test_migrate_goes_back_only_when_told_twice(run: Run) -> None:
     run("migrate", "--down", "base", status=1, input="n\n")
     run("status")
