@@ -125,7 +125,7 @@ def make_next_vectors(connection: Connection[Any]) -> None:
 
 
 def item_vectors_after(
-    connection: Connection[Any], last: str | None, limit: int
+    connection: Connection[Any], last: str, limit: int
 ) -> list[tuple[str, bytes]]:
     """Return the vectors of the next items in binary form."""
     call = "select item_id, embedding from rec.item_vectors_after(%s, %s)"
@@ -133,7 +133,7 @@ def item_vectors_after(
 
 
 def text_vectors_after(
-    connection: Connection[Any], last: bytes | None, limit: int
+    connection: Connection[Any], last: bytes, limit: int
 ) -> list[tuple[bytes, bytes]]:
     """Return the vectors of the next texts in binary form."""
     call = "select text_hash, embedding from rec.text_vectors_after(%s, %s)"
@@ -155,7 +155,7 @@ def index_next_vectors(connection: Connection[Any]) -> None:
     connection.execute("select rec.index_next_vectors()")
 
 
-def interested_after(connection: Connection[Any], last: str | None, limit: int) -> list[str]:
+def interested_after(connection: Connection[Any], last: str, limit: int) -> list[str]:
     """Return the next users with a stored interest."""
     call = "select user_id from rec.interested_after(%s, %s)"
     return [user_id for (user_id,) in connection.execute(call, [last, limit])]

@@ -179,7 +179,7 @@ def test_neighbours_come_from_the_index_of_the_moved_vectors(shop: Connection) -
     assert rows == [(f"i{place:03}", "hnsw") for place in nearest]
 
 
-@pytest.mark.parametrize("stage", ["items", "texts", "index", "users"])
+@pytest.mark.parametrize("stage", ["items", "texts", "index", "users", "swap"])
 def test_lists_go_on_as_before_while_vectors_are_moved(
     shop: Connection, database_url: str, stage: str
 ) -> None:
