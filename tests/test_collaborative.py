@@ -70,6 +70,7 @@ property_test = settings(
 
 @pytest.fixture(scope="module")
 def six_items(new_database: Callable[[], AbstractContextManager[str]]) -> Iterator[Connection]:
+    """Six items of one content, so that only the steps between them tell them apart."""
     with new_database() as url, psycopg.connect(url, autocommit=True) as db:
         db.execute("insert into rec.items (item_id) select unnest(%s::text[])", [ITEMS])
         db.execute(
@@ -78,7 +79,7 @@ def six_items(new_database: Callable[[], AbstractContextManager[str]]) -> Iterat
         )
         db.execute(
             "update rec.settings set transition_window = %s, latest_items = %s, latest_decay = %s,"
-            " transition_prior = %s, together_weight = 0.7",
+            " transition_prior = %s, together_weight = 0.7, content_weight = 0",
             [WINDOW, LATEST, DECAY, PRIOR],
         )
         yield db
