@@ -252,6 +252,7 @@ class RankerSettings(Base):
     sql_digest: Mapped[str | None]
     closest_weight: Mapped[Filled[float]]
     together_weight: Mapped[Filled[float]]
+    newness_weight: Mapped[Filled[float]]
     exploration: Mapped[Filled[float]]
 
 

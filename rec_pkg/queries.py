@@ -53,6 +53,7 @@ class Recommendation:
     transition: float
     together: float
     trend: float
+    newness: float
     repeat: float
     aversion: float
     topic: int | None
@@ -71,6 +72,7 @@ class Recommendations(TypedColumns):
     transition: Named[float]
     together: Named[float]
     trend: Named[float]
+    newness: Named[float]
     repeat: Named[float]
     aversion: Named[float]
     topic: Named[int | None]

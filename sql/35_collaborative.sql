@@ -34,21 +34,23 @@ comment on function rec.add_mass is
     'in which a mass of one would be stored as of the moment of the change. Written out so that the '
     'planner inlines it.';
 
--- rec.liked_events: events that speak for an item
-create or replace view rec.liked_events with (security_invoker = true) as
+-- rec.chosen_events: events in which a user chose an item
+create or replace view rec.chosen_events with (security_invoker = true) as
 select e.user_id, e.event_id, e.occurred_at, e.item_id, least(e.occurred_at, e.received_at) as at,
     rec.event_weight(k.weight, k.neutral, k.scale, e.value) as weight
 from rec.events e
 join rec.event_kinds k on k.kind = e.kind
-where e.item_id is not null and rec.event_weight(k.weight, k.neutral, k.scale, e.value) > 0;
-comment on view rec.liked_events is 'Events on an item with a positive weight.';
+where e.item_id is not null and k.weight > 0;
+comment on view rec.chosen_events is
+    'Events on an item of a kind with a positive weight, whatever their value: a bad rating, too, tells '
+    'where people went. Its own weight is negative, and it adds nothing to popularity.';
 
 -- rec.folded_events: of these, the ones that are part of the stored state
 create or replace view rec.folded_events with (security_invoker = true) as
-select e.* from rec.liked_events e
+select e.* from rec.chosen_events e
 where not exists (
     select from rec.pending p where p.user_id = e.user_id and p.event_id = e.event_id);
-comment on view rec.folded_events is 'Events on an item with a positive weight that are folded.';
+comment on view rec.folded_events is 'Events in which a user chose an item, and that are folded.';
 
 -- rec.add_deltas(users, events, times) -> records what these events add to popularity and transitions
 create or replace function rec.add_deltas(p_users text[], p_events bigint[], p_times timestamptz[])
@@ -59,7 +61,7 @@ as $$
     with fresh as materialized (
         select e.user_id, e.event_id, e.occurred_at, e.item_id, e.at, e.weight
         from unnest(p_users, p_events, p_times) as c (user_id, event_id, occurred_at)
-        join rec.liked_events e using (user_id, event_id, occurred_at)
+        join rec.chosen_events e using (user_id, event_id, occurred_at)
     ), span as (
         select f.user_id, min(f.occurred_at) as first_at, max(f.occurred_at) as last_at, s.transition_window as reach
         from fresh f cross join rec.settings s group by f.user_id, s.transition_window
@@ -97,7 +99,7 @@ as $$
     select t.user_id, t.from_item, t.to_item, sum(t.amount), t.at from step t
     group by t.user_id, t.from_item, t.to_item, t.at having abs(sum(t.amount)) > 1e-9
     union all
-    select f.user_id, null, f.item_id, f.weight, f.at from fresh f;
+    select f.user_id, null, f.item_id, f.weight, f.at from fresh f where f.weight > 0;
 $$;
 comment on function rec.add_deltas is
     'Record what newly folded events add: to popularity their weight, to transitions 1 / distance '
@@ -170,6 +172,13 @@ as $$
     insert into rec.item_transitions (from_item, to_item, log_mass)
     select m.from_item, m.to_item, m.log_mass from merged m where m.log_mass is not null
     on conflict (from_item, to_item) do update set log_mass = excluded.log_mass;
+
+    insert into rec.popularity (item_id, log_mass)
+    select distinct e.item_id, '-infinity'::double precision
+    from unnest(p_from, p_to) as c (from_item, to_item)
+    cross join lateral (values (c.from_item), (c.to_item)) as e (item_id)
+    where c.from_item is not null
+    on conflict (item_id) do nothing;
 
     with going as materialized (
         select g.item_id, g.outgoing, c.latest, c.change

@@ -14,7 +14,7 @@ $$;
 comment on function rec.seen_items is
     'The items on which the user has an event of a kind that marks as seen.';
 
--- rec.latest_items(user, n, as_of) -> the last n items that he liked, the latest first
+-- rec.latest_items(user, n, as_of) -> the last n items that he chose, the latest first
 create or replace function rec.latest_items(
     p_user_id text, p_n integer, p_as_of timestamptz default null)
 returns text[] language sql stable
@@ -22,12 +22,12 @@ set search_path from current
 as $$
     select coalesce(array_agg(l.item_id order by l.occurred_at desc, l.event_id desc), '{}')
     from (
-        select e.item_id, e.occurred_at, e.event_id from rec.liked_events e
+        select e.item_id, e.occurred_at, e.event_id from rec.chosen_events e
         where e.user_id = p_user_id and (p_as_of is null or e.at <= p_as_of)
         order by e.occurred_at desc, e.event_id desc limit p_n
     ) l;
 $$;
-comment on function rec.latest_items is 'The last items with a positive event, the latest first.';
+comment on function rec.latest_items is 'The last items that the user chose, the latest first.';
 
 -- rec.topics(user, as_of) -> the unrelated interests of a user: centre and share of the list
 create or replace function rec.topics(p_user_id text, p_as_of timestamptz default null)

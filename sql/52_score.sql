@@ -26,7 +26,8 @@ create or replace function rec.score(
 returns table (
     item_id text, score double precision, content double precision, latest double precision,
     closest double precision, transition double precision, together double precision,
-    trend double precision, repeat double precision, aversion double precision)
+    trend double precision, newness double precision, repeat double precision,
+    aversion double precision)
 language sql stable
 set search_path from current
 as $$
@@ -45,15 +46,15 @@ as $$
         select d.embedding, d.strength from rec.dislikes(p_user_id, p_as_of) d
     ), past as materialized (
         select rec.seen_items(p_user_id, p_as_of) as seen,
-            rec.latest_items(p_user_id, s.latest_items, p_as_of) as liked
+            rec.latest_items(p_user_id, s.latest_items, p_as_of) as chosen
         from rec.settings s
     ), following as materialized (
         select n.item_id, n.strength
-        from past h cross join lateral rec.next_items(h.liked, 1000, p_as_of => p_as_of) n
+        from past h cross join lateral rec.next_items(h.chosen, 1000, p_as_of => p_as_of) n
     ), companion as materialized (
         select n.item_id, n.strength
         from rec.settings s cross join past h
-        cross join lateral rec.companion_items(h.liked, 1000, p_as_of => p_as_of) n
+        cross join lateral rec.companion_items(h.chosen, 1000, p_as_of => p_as_of) n
         where s.together_weight <> 0
     ), item as materialized (
         select c.item_id, v.embedding::vector as embedding
@@ -68,6 +69,7 @@ as $$
             coalesce(g.strength, 0) as together,
             coalesce(ln(1 + rec.mass_at(
                 p.log_mass, n.popularity_half_life, coalesce(p_as_of, now()))), 0) as trend,
+            (coalesce(p.log_mass, '-infinity') = '-infinity')::integer::double precision as newness,
             (c.item_id = any(h.seen))::integer::double precision as repeat,
             coalesce((select max(greatest(1 - (c.embedding <=> d.embedding), 0) * d.strength)
                 from disliked d), 0) as aversion
@@ -81,13 +83,15 @@ as $$
     select t.item_id,
         s.content_weight * t.content + s.latest_weight * t.latest + s.closest_weight * t.closest
         + s.transition_weight * t.transition + s.together_weight * t.together
-        + s.trend_weight * t.trend + s.repeat_weight * t.repeat - s.aversion_weight * t.aversion,
-        t.content, t.latest, t.closest, t.transition, t.together, t.trend, t.repeat, t.aversion
+        + s.trend_weight * t.trend + s.newness_weight * t.newness + s.repeat_weight * t.repeat
+        - s.aversion_weight * t.aversion,
+        t.content, t.latest, t.closest, t.transition, t.together, t.trend, t.newness, t.repeat,
+        t.aversion
     from term t cross join rec.settings s;
 $$;
 comment on function rec.score is
     'The score of items for a user, weighted by rec.settings: content (cosine to each horizon, '
     'mixed), latest (cosine to the last events), closest (the greatest cosine to any of them), '
     'transition (what people went on to), together (what they had shortly before or after; 0 while '
-    'its weight is 0), trend (log of the decayed popularity), repeat (1 if seen), and aversion '
-    '(cosine to what he disliked).';
+    'its weight is 0), trend (log of the decayed popularity), newness (1 if no event speaks for it '
+    'yet), repeat (1 if seen), and aversion (cosine to what he disliked).';

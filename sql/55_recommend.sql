@@ -10,8 +10,8 @@ create or replace function rec.recommend(
 returns table (
     rank integer, item_id text, score double precision, content double precision,
     latest double precision, closest double precision, transition double precision,
-    together double precision, trend double precision, repeat double precision,
-    aversion double precision, topic integer, path text)
+    together double precision, trend double precision, newness double precision,
+    repeat double precision, aversion double precision, topic integer, path text)
 language plpgsql stable rows 10
 set search_path from current
 as $$
@@ -65,7 +65,7 @@ begin
         from scored s left join picked p on p.place = s.place
     )
     select e.rank, o.item_id, o.score, o.content, o.latest, o.closest, o.transition, o.together,
-        o.trend, o.repeat, o.aversion, o.topic, case when e.explored then 'explore' else o.path end
+        o.trend, o.newness, o.repeat, o.aversion, o.topic, case when e.explored then 'explore' else o.path end
     from rec.explore(
         (select array_agg(o.item_id order by o.turn) from ordered o),
         (select array_agg(exp(o.trend) - 1 order by o.turn) from ordered o),

@@ -53,6 +53,7 @@ as $$
         ('transition', s.transition_weight * t.transition),
         ('together', s.together_weight * t.together),
         ('trend', s.trend_weight * t.trend),
+        ('newness', s.newness_weight * t.newness),
         ('repeat', s.repeat_weight * t.repeat),
         ('aversion', -s.aversion_weight * t.aversion)
     ) as o (term, share)

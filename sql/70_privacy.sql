@@ -15,7 +15,7 @@ as $$
         from rec.folded_events e where p_user_id is null or e.user_id = p_user_id
     )
     insert into rec.item_deltas (user_id, from_item, to_item, amount, at)
-    select s.user_id, null, s.item_id, p_sign * s.weight, s.at from sequence s
+    select s.user_id, null, s.item_id, p_sign * s.weight, s.at from sequence s where s.weight > 0
     union all
     select s.user_id, f.item_id, s.item_id,
         p_sign * 1.0::double precision / (cardinality(s.previous) - f.place + 1), s.at

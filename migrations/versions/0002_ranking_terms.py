@@ -11,6 +11,8 @@ alter table rec.settings
         check (closest_weight between -100 and 100),
     add column together_weight double precision not null default 0
         check (together_weight between -100 and 100),
+    add column newness_weight double precision not null default 0
+        check (newness_weight between -100 and 100),
     add column exploration double precision not null default 0
         check (exploration between 0 and 1);
 
@@ -44,6 +46,8 @@ REPLACED = """
 drop function if exists rec.recommend(
     text, integer, text, jsonb, boolean, double precision, timestamptz);
 drop function if exists rec.score(text, text[], timestamptz);
+drop view if exists rec.folded_events;
+drop view if exists rec.liked_events;
 drop function if exists rec.add_mass(double precision, double precision, timestamptz, interval);
 drop function if exists rec.merge_changes(
     text[], text[], timestamptz[], double precision[], rec.settings);
@@ -70,7 +74,8 @@ alter table rec.encoders drop column base, drop column calibration;
 drop index rec.item_transitions_arriving, rec.items_latest;
 alter table rec.popularity drop column log_incoming;
 alter table rec.settings
-    drop column closest_weight, drop column together_weight, drop column exploration;
+    drop column closest_weight, drop column together_weight, drop column newness_weight,
+    drop column exploration;
 """
 
 

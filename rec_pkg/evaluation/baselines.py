@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rec_pkg.evaluation.data import Event
-    from rec_pkg.evaluation.metrics import Floats, Integers
+    from rec_pkg.ranking_metrics import Floats, Integers
 
     Scorer = Callable[[Integers, Floats], Floats]
     """History (h,) and weights (h,) in, scores (items,) out."""

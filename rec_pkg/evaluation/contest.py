@@ -16,7 +16,7 @@ import numpy as np
 
 from rec_pkg.evaluation import baselines
 from rec_pkg.evaluation.baselines import Material, RecentPopularity, latest_first, sequences_of
-from rec_pkg.evaluation.metrics import CUT, NOBODY, SHOWN, Answers, accuracy
+from rec_pkg.ranking_metrics import CUT, NOBODY, SHOWN, Answers, accuracy
 from rec_pkg.evaluation.protocols import time_plan
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from rec_pkg.evaluation.baselines import Scorer
     from rec_pkg.evaluation.data import Event
-    from rec_pkg.evaluation.metrics import Floats, Integers
+    from rec_pkg.ranking_metrics import Floats, Integers
     from rec_pkg.evaluation.protocols import Case, Plan
 
     OnProgress = Callable[[str, int, int], None]

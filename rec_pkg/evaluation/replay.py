@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from rec_pkg.errors import RecError
-from rec_pkg.evaluation.metrics import NOBODY, SHOWN, Answers
+from rec_pkg.ranking_metrics import NOBODY, SHOWN, Answers
 from rec_pkg.evaluation.protocols import TEST_USERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from rec_pkg.evaluation.metrics import Floats, Integers
+    from rec_pkg.ranking_metrics import Floats, Integers
     from rec_pkg.evaluation.protocols import Case, Plan
     from rec_pkg.evaluation.store import Store
 

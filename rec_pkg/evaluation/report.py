@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from rec_pkg.evaluation.metrics import Figure
+    from rec_pkg.ranking_metrics import Figure
 
 DRAWN: Final = ("hr@10", "ndcg@10")
 HEADINGS: Final = {

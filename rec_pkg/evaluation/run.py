@@ -12,7 +12,7 @@ import numpy as np
 from rec_pkg.errors import BadInput
 from rec_pkg.evaluation.contest import NAMES, Contest
 from rec_pkg.evaluation.data import read_dataset
-from rec_pkg.evaluation.metrics import accuracy, bootstrap, coverage, numbered, variety
+from rec_pkg.ranking_metrics import accuracy, bootstrap, coverage, numbered, variety
 from rec_pkg.evaluation.protocols import make_plan
 from rec_pkg.evaluation.replay import play
 from rec_pkg.evaluation.report import Report, Result
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rec_pkg.evaluation.data import Dataset
-    from rec_pkg.evaluation.metrics import Answers, Figure, Floats
+    from rec_pkg.ranking_metrics import Answers, Figure, Floats
     from rec_pkg.evaluation.protocols import Plan, Protocol
     from rec_pkg.settings import Settings
 
