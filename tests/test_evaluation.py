@@ -15,9 +15,10 @@ from psycopg.conninfo import make_conninfo
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
+from rec_pkg import ranking_metrics as metrics
 from rec_pkg.cli import app
 from rec_pkg.errors import BadInput, DatabaseRefused
-from rec_pkg.evaluation import baselines, metrics, protocols
+from rec_pkg.evaluation import baselines, protocols
 from rec_pkg.evaluation.baselines import Material, RecentPopularity
 from rec_pkg.evaluation.contest import NAMES, best, rank
 from rec_pkg.evaluation.data import Event, HistoryRow, read_dataset

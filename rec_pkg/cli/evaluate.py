@@ -57,6 +57,14 @@ def evaluate(  # noqa: PLR0913  # as many as there are options
             help="Only users and items with so many of the other, for time and loo; 0: all.",
         ),
     ] = 5,
+    tune: Annotated[
+        bool,
+        typer.Option(
+            "--tune",
+            help="First calibrate the vectors on the catalogue and tune the ranker on what lies "
+            "before the test.",
+        ),
+    ] = False,
     keep_seen: Annotated[
         bool, typer.Option("--keep-seen", help="Let items that the user had before into the lists.")
     ] = False,
@@ -92,7 +100,7 @@ def evaluate(  # noqa: PLR0913  # as many as there are options
         pgrec evaluate data/shop --limit 1000 --json shop.json --plot shop.png
     """
     evaluation, report_module = _modules()
-    options = evaluation.Options(protocol, core, keep_seen, frozen, limit, seed)
+    options = evaluation.Options(protocol, core, keep_seen, frozen, limit, seed, tune)
     with refusals(), _progress() as on_progress:
         report = evaluation.evaluate(read_settings(), folder, options, on_progress)
     _print(report)

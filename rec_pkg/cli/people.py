@@ -68,8 +68,8 @@ def recommend(  # noqa: PLR0913  # as many as the SQL function has
 
     The score adds up content (closeness to the user's interests), latest (to the last events),
     closest (to the closest of them), transition (what others went on to from the last items),
-    together (what others had shortly before or after them), trend, newness, and repeat, less aversion
-    (closeness to what was disliked). An unknown user gets what is trending.
+    together (what others had shortly before or after them), trend, newness, and repeat, less
+    aversion (closeness to what was disliked). An unknown user gets what is trending.
     """
     with open_client() as client:
         rows = client.recommend(

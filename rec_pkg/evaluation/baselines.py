@@ -133,6 +133,32 @@ def content(material: Material) -> Scorer:
     return _by_centroid(material.vectors)
 
 
+@dataclass(frozen=True, slots=True)
+class ContentRanker:
+    """
+    A ranker of content vectors alone, fitted to a log: cosine to the centroid of the last events.
+
+    And the greatest cosine to any of them, and whether an item is in the history, each weighed.
+    """
+
+    vectors: NDArray[np.float32]
+    n_latest: int
+    decay: float
+    latest: float
+    closest: float
+    repeat: float
+
+    def __call__(self, history: Integers, weights: Floats) -> Floats:
+        """Score all items; the weights of the history are those of `decay`."""
+        del weights
+        recent, decays = latest_first(history[-self.n_latest :], self.decay)
+        each = self.vectors @ self.vectors[recent].T
+        centroid = _by_centroid(self.vectors)(recent, decays)
+        scores = self.latest * centroid + self.closest * each.max(axis=1)
+        scores[history] += self.repeat
+        return np.asarray(scores, dtype=np.float64)
+
+
 def tfidf_vectors(documents: Sequence[str]) -> Any:  # noqa: ANN401  # scipy has no types
     """Return unit rows (documents, words): 1 + log tf, times log(n / df) + 1, as a sparse array."""
     counted = [Counter(WORD.findall(document.lower())) for document in documents]

@@ -16,18 +16,18 @@ import numpy as np
 
 from rec_pkg.evaluation import baselines
 from rec_pkg.evaluation.baselines import Material, RecentPopularity, latest_first, sequences_of
-from rec_pkg.ranking_metrics import CUT, NOBODY, SHOWN, Answers, accuracy
 from rec_pkg.evaluation.protocols import time_plan
+from rec_pkg.ranking_metrics import CUT, NOBODY, SHOWN, Answers, accuracy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from rec_pkg.evaluation.baselines import Scorer
+    from rec_pkg.evaluation.baselines import ContentRanker, Scorer
     from rec_pkg.evaluation.data import Event
-    from rec_pkg.ranking_metrics import Floats, Integers
     from rec_pkg.evaluation.protocols import Case, Plan
+    from rec_pkg.ranking_metrics import Floats, Integers
 
     OnProgress = Callable[[str, int, int], None]
 
@@ -51,12 +51,17 @@ REFITS: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Contest:
-    """The catalogue, and whether what a user had before can be in his list."""
+    """
+    The catalogue, and whether what a user had before can be in his list.
+
+    `content` takes the place of the model of that name.
+    """
 
     places: Mapping[str, int]
     documents: Sequence[str]
     vectors: NDArray[np.float32]
     keep_seen: bool
+    content: ContentRanker | None = None
 
     def run(
         self, plan: Plan, on_progress: OnProgress = lambda *_: None
@@ -68,6 +73,8 @@ class Contest:
             on_progress("baselines", number, len(NAMES))
             if name == RECENT:
                 answers[name] = self.recent_popularity(plan, chosen[name])
+            elif name == "content" and self.content:
+                answers[name] = self._answers(self.content, plan.cases, self.content.decay)
             else:
                 answers[name] = self._learned(name, plan, chosen.get(name, USUAL))
         on_progress("baselines", len(NAMES), len(NAMES))
@@ -78,9 +85,13 @@ class Contest:
         trial = time_plan(plan.log, keep_seen=self.keep_seen).sample(VALIDATED)
         chosen = {name: USUAL for name in NAMES if name != "popularity"}
         chosen[RECENT] = HALF_LIVES_S[2]
+        if self.content:
+            chosen["content"] = self.content.decay
         if not trial.cases:
             return chosen
         for name in chosen:
+            if name == "content" and self.content:
+                continue
             if name == RECENT:
                 options = {s: self.recent_popularity(trial, s) for s in HALF_LIVES_S}
             else:

@@ -28,14 +28,15 @@ Protocol = Literal["time", "loo", "rows"]
 
 SPLIT: Final = 0.9
 TEST_USERS: Final = "test:"
-FIRST_ROW_AT: Final = datetime(2020, 1, 1, tzinfo=UTC)
-BETWEEN_ROWS: Final = timedelta(seconds=1)
+FIRST_TARGET_AT: Final = datetime(2020, 1, 1, tzinfo=UTC)
+BETWEEN_ROWS: Final = timedelta(milliseconds=1)
 BETWEEN_EVENTS: Final = timedelta(hours=1)
 """
 The invented clock of rows without times.
 
-The sequences of a log end a second apart, in the order of the file, so that none of them counts
-as old; in each, events are an hour apart, so that the latest counts most.
+In a sequence events are an hour apart, so that the latest counts most; what was a target is at or
+after `FIRST_TARGET_AT`, what came before it is earlier. Sequences are a millisecond apart, in the
+order of the file.
 """
 
 
@@ -214,11 +215,11 @@ def rows_plan(valid: Sequence[HistoryRow], test: Sequence[HistoryRow], *, keep_s
     """
     log = [
         event
-        for place, (user_id, items) in enumerate(_sequences(valid))
-        for event in _dated(f"log:{user_id}", items, FIRST_ROW_AT + place * BETWEEN_ROWS)
+        for place, sequence in enumerate(_sequences(valid))
+        for event in sequence.dated(FIRST_TARGET_AT + place * BETWEEN_ROWS)
     ]
     log.sort(key=attrgetter("at"))
-    end = log[-1].at if log else FIRST_ROW_AT
+    end = log[-1].at if log else FIRST_TARGET_AT
     moment = end + BETWEEN_EVENTS + BETWEEN_ROWS
     cases = [
         Case(
@@ -235,22 +236,33 @@ def rows_plan(valid: Sequence[HistoryRow], test: Sequence[HistoryRow], *, keep_s
     return Plan("rows", log, (), cases, fresh=True)
 
 
-def _sequences(rows: Sequence[HistoryRow]) -> list[tuple[str, list[str]]]:
+@dataclass(slots=True)
+class _Sequence:
+    """What a user of the validation rows did; what was a target begins at `first_target`."""
+
+    user_id: str
+    items: list[str]
+    first_target: int
+
+    def dated(self, first_target_at: datetime) -> list[Event]:
+        """Return the events, an hour apart."""
+        later = len(self.items) - 1 - self.first_target
+        return _dated(self.user_id, self.items, first_target_at + later * BETWEEN_EVENTS)
+
+
+def _sequences(rows: Sequence[HistoryRow]) -> list[_Sequence]:
     """Join the rows of a user that continue each other; number those that do not."""
-    found: dict[str, list[list[str]]] = defaultdict(list)
+    found: dict[str, list[_Sequence]] = defaultdict(list)
     for row in rows:
         history = list(row.history)
         known = found[row.user_id]
-        grown = next((items for items in known if items[-len(history) :] == history), None)
+        grown = next((s for s in known if s.items[-len(history) :] == history), None)
         if grown is None:
-            known.append([*history, row.target])
+            name = f"log:{row.user_id}:{len(known)}"
+            known.append(_Sequence(name, [*history, row.target], len(history)))
         else:
-            grown.append(row.target)
-    return [
-        (f"{user_id}:{number}", items)
-        for user_id, sequences in found.items()
-        for number, items in enumerate(sequences)
-    ]
+            grown.items.append(row.target)
+    return [sequence for sequences in found.values() for sequence in sequences]
 
 
 def _dated(user_id: str, items: Sequence[str], last_at: datetime) -> list[Event]:

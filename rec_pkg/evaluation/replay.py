@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from rec_pkg.errors import RecError
-from rec_pkg.ranking_metrics import NOBODY, SHOWN, Answers
 from rec_pkg.evaluation.protocols import TEST_USERS
+from rec_pkg.ranking_metrics import NOBODY, SHOWN, Answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from rec_pkg.ranking_metrics import Floats, Integers
     from rec_pkg.evaluation.protocols import Case, Plan
     from rec_pkg.evaluation.store import Store
+    from rec_pkg.ranking_metrics import Floats, Integers
 
     OnProgress = Callable[[str, int, int], None]
 

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from rec_pkg.errors import BadInput
+from rec_pkg.evaluation.baselines import ContentRanker
 from rec_pkg.evaluation.contest import NAMES, Contest
 from rec_pkg.evaluation.data import read_dataset
-from rec_pkg.ranking_metrics import accuracy, bootstrap, coverage, numbered, variety
 from rec_pkg.evaluation.protocols import make_plan
 from rec_pkg.evaluation.replay import play
 from rec_pkg.evaluation.report import Report, Result
 from rec_pkg.evaluation.scratch import run_worker, scratch_database
 from rec_pkg.evaluation.store import Store
+from rec_pkg.evaluation.tuned import Tuned, calibrate, tune
+from rec_pkg.ranking_metrics import accuracy, bootstrap, coverage, numbered, variety
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rec_pkg.evaluation.data import Dataset
-    from rec_pkg.ranking_metrics import Answers, Figure, Floats
     from rec_pkg.evaluation.protocols import Plan, Protocol
+    from rec_pkg.ranking_metrics import Answers, Figure, Floats
     from rec_pkg.settings import Settings
 
     OnProgress = Callable[[str, int, int], None]
@@ -43,7 +45,8 @@ class Options:
 
     `protocol` None is `time` where there are events, else `rows`. `core` keeps users and items
     with so many others (`time` and `loo`). `frozen` leaves the collaborative tables as they are
-    after the log. `limit` draws so many cases, with `seed`.
+    after the log. `limit` draws so many cases, with `seed`. With `tune` the vectors are calibrated
+    on the catalogue and the ranker is tuned on the log first.
     """
 
     protocol: Protocol | None = None
@@ -52,6 +55,7 @@ class Options:
     frozen: bool = False
     limit: int | None = None
     seed: int = 0
+    tune: bool = False
 
 
 def evaluate(
@@ -76,13 +80,23 @@ def evaluate(
         _check_kinds(dataset, kinds)
         plan = _plan(dataset, options, kinds)
         places = {item: place for place, item in enumerate(dataset.item_ids)}
+        calibrated = options.tune and calibrate(address, on_progress)
         vectors = store.vectors(dataset.item_ids)
-        contest = Contest(places, dataset.documents, vectors, options.keep_seen)
-        answers, chosen = contest.run(plan, on_progress)
         store.load(plan.log)
         store.gather_statistics()
         run_worker(settings, address, store.pending, on_progress)
+        found = _tuned(address, plan, options, on_progress)
         store.gather_statistics()
+        contest = Contest(
+            places,
+            dataset.documents,
+            vectors,
+            options.keep_seen,
+            ContentRanker(vectors, store.latest_items(), **found.content)
+            if found.content
+            else None,
+        )
+        answers, chosen = contest.run(plan, on_progress)
         own = play(
             store,
             plan,
@@ -108,9 +122,19 @@ def evaluate(
             "limit": options.limit,
             "seed": options.seed,
             "encoder": encoder,
+            "calibrated": calibrated,
+            "tuning": found.facts,
             "parameters": chosen,
             "seconds": round(perf_counter() - started, 1),
         },
+    )
+
+
+def _tuned(address: str, plan: Plan, options: Options, on_progress: OnProgress) -> Tuned:
+    if not options.tune:
+        return Tuned({}, None)
+    return tune(
+        address, plan, keep_seen=options.keep_seen, seed=options.seed, on_progress=on_progress
     )
 
 

@@ -24,7 +24,7 @@ from rec_pkg import database, schema
 from rec_pkg.encoder import fetch, fingerprint, load_record
 from rec_pkg.errors import DatabaseRefused, WorkerSilent
 from rec_pkg.evaluation.data import Event
-from rec_pkg.evaluation.protocols import FIRST_ROW_AT
+from rec_pkg.evaluation.protocols import FIRST_TARGET_AT
 from rec_pkg.evaluation.store import Store
 from rec_pkg.loading import load_items
 
@@ -140,7 +140,7 @@ def _fill(settings: Settings, address: str, dataset: Dataset, on_progress: OnPro
         if store.items_to_encode() == 0:
             return
         texts = [
-            Event("texts", None, "search", text, None, FIRST_ROW_AT)
+            Event("texts", None, "search", text, None, FIRST_TARGET_AT)
             for text in _event_texts(dataset)
         ]
         store.forget_users()

@@ -135,6 +135,10 @@ class Store:
         empty = np.zeros_like(next(iter(found.values()), np.zeros(1)))
         return np.array([found.get(item, empty) for item in item_ids], dtype=np.float32)
 
+    def latest_items(self) -> int:
+        """Return how many of the last events count as the latest."""
+        return int(self._one("select latest_items from rec.settings")[0])
+
     def encoder(self) -> str:
         """Return the name of the active encoder."""
         return str(self._one("select name from rec.encoders where active")[0])

@@ -1,0 +1,121 @@
+"""`pgrec tune`: the ranker, fitted to the log of the deployment."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rec_pkg.cli.options import AsJson  # noqa: TC001  # typer reads it
+from rec_pkg.cli.output import console, print_json, print_table, progress
+from rec_pkg.cli.session import open_connection
+from rec_pkg.errors import BadInput
+
+if TYPE_CHECKING:
+    from rec_pkg.tuning import Judgement, Store
+
+SHOWN = {"ndcg@10": "nDCG@10", "hr@10": "hit rate@10", "mrr": "MRR"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command(rich_help_panel="Run")(tune)
+
+
+def tune(  # noqa: PLR0913  # as many as there are options
+    *,
+    keep_seen: Annotated[
+        bool,
+        typer.Option("--keep-seen", help="Your lists may hold what the user had seen before."),
+    ] = False,
+    since: Annotated[
+        datetime | None,
+        typer.Option(help="Learn from what users chose since this moment, UTC. Default: any time."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")
+    ] = False,
+    undo: Annotated[
+        bool, typer.Option("--undo", help="Bring back the settings before the last tuning.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of every draw.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Fit the ranker to your own log: the weights of its terms, their decay, what counts as recent.
+
+    The latest events of many users are replayed, each seeing only what was known strictly before
+    it. Weights are fitted on some users and judged on others; they are written only if those are
+    ranked better by more than chance, and `--undo` takes them back. What was found is kept in
+    rec.tunings either way.
+
+    Reads at most the last 1,000,000 events and 5,000 examples: some minutes, whatever the size.
+    Nothing is written before the end, so it may be interrupted at any time. Worth doing once there
+    are some thousand events, and again when habits change.
+    """
+    from pgvector.psycopg import register_vector  # noqa: PLC0415  # slow to import
+
+    from rec_pkg import tuning  # noqa: PLC0415  # slow to import
+
+    options = tuning.Options(
+        keep_seen=keep_seen, since=since and since.replace(tzinfo=UTC), seed=seed
+    )
+    with open_connection() as connection, progress() as on_progress:
+        register_vector(connection)
+        store = tuning.Store(connection)
+        if undo:
+            _say(_undone(store), as_json=as_json)
+            return
+        found = tuning.fit(tuning.prepare(store, options), options, on_progress)
+        adopted = found.better and not dry_run
+        if not dry_run:
+            store.record(found.after, found.figures, adopt=adopted)
+    if as_json:
+        settings = {"before": dict(found.before), "after": dict(found.after)}
+        print_json({"adopted": adopted, "settings": settings, "figures": dict(found.figures)})
+        return
+    _print(found)
+    console.print(_verdict(found, dry_run=dry_run), soft_wrap=True)
+
+
+def _undone(store: Store) -> dict[str, Any]:
+    undone = store.undo()
+    if undone is None:
+        raise BadInput("there is no tuning to take back")
+    return {"undone": undone}
+
+
+def _say(undone: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(undone)
+    else:
+        console.print(f"The settings are those of before tuning {undone['undone']}.")
+
+
+def _print(found: Judgement) -> None:
+    changed = [
+        {"setting": name, "before": found.before[name], "after": value}
+        for name, value in found.after.items()
+        if value != found.before[name]
+    ]
+    print_table(changed, {"setting": "setting", "before": "before", "after": "after"})
+    parts = ("before", "after", "gain")
+    figures = [
+        {"metric": heading} | {part: _interval(found.figures[part][metric]) for part in parts}
+        for metric, heading in SHOWN.items()
+    ]
+    title = f"{found.figures['users']:,} users"
+    print_table(figures, {"metric": title, "before": "before", "after": "after", "gain": "gain"})
+
+
+def _interval(figure: dict[str, float]) -> str:
+    return f"{figure['mean']:.4f} [{figure['low']:.4f}, {figure['high']:.4f}]"
+
+
+def _verdict(found: Judgement, *, dry_run: bool) -> str:
+    if not found.better:
+        return "No gain beyond chance on users kept aside; the settings stay as they are."
+    if dry_run:
+        return "A real gain on users kept aside; without --dry-run the settings would change."
+    return "A real gain on users kept aside: the settings were changed. --undo takes it back."

@@ -1,0 +1,76 @@
+"""What an operator does before going live: calibrate the vectors and tune the ranker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from pgvector.psycopg import register_vector
+
+from rec_pkg import recalibration, tuning
+from rec_pkg.errors import BadInput, CalibrationRefused
+from rec_pkg.evaluation.protocols import FIRST_TARGET_AT
+from rec_pkg.tuning.search import Choice, Search
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rec_pkg.evaluation.protocols import Plan
+
+    OnProgress = Callable[[str, int, int], None]
+
+OF_CONTENT = ("latest", "closest", "repeat")
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """What was found on the log; `content` are decay and weights of content terms alone."""
+
+    facts: dict[str, Any]
+    content: dict[str, float] | None
+
+
+def calibrate(conninfo: str, on_progress: OnProgress) -> bool:
+    """Calibrate the vectors on the catalogue, unless it is too small for that."""
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        try:
+            recalibration.calibrate(connection, on_progress=on_progress)
+        except (CalibrationRefused, BadInput):
+            return False
+    return True
+
+
+def tune(
+    conninfo: str, plan: Plan, *, keep_seen: bool, seed: int, on_progress: OnProgress
+) -> Tuned:
+    """Tune the ranker on the log of a plan, which is loaded and folded, as `pgrec tune` does."""
+    options = tuning.Options(
+        keep_seen=keep_seen,
+        since=FIRST_TARGET_AT if plan.fresh else None,
+        fresh=plan.fresh,
+        seed=seed,
+    )
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        register_vector(connection)
+        store = tuning.Store(connection)
+        try:
+            replay = tuning.prepare(store, options)
+        except BadInput as error:
+            return Tuned({"adopted": False, "why": str(error)}, None)
+        found = tuning.fit(replay, options, on_progress)
+        store.record(found.after, found.figures, adopt=found.better)
+    facts = {"adopted": found.better, "settings": found.after, "figures": found.figures}
+    return Tuned(facts, _content(replay, options, on_progress))
+
+
+def _content(
+    replay: tuning.Replay, options: tuning.Options, on_progress: OnProgress
+) -> dict[str, float]:
+    """Fit content terms alone on the same examples."""
+    search = Search(replay.learning, options.seed, on_progress)
+    terms = tuple(term for term in OF_CONTENT if term in search.telling)
+    choice, weights = search.best(Choice(terms, 0.7, 0.0))
+    columns = replay.learning.terms.shape.places(choice.terms, choice.decay, choice.half_life_s)
+    fitted = dict(zip(choice.terms, weights[columns].tolist(), strict=True))
+    return {term: fitted.get(term, 0.0) for term in OF_CONTENT} | {"decay": choice.decay}

@@ -1,0 +1,6 @@
+"""The ranker, fitted to the log of the deployment it works in."""
+
+from rec_pkg.tuning.run import Judgement, Options, Replay, fit, prepare
+from rec_pkg.tuning.store import Store
+
+__all__ = ["Judgement", "Options", "Replay", "Store", "fit", "prepare"]

@@ -1,0 +1,65 @@
+"""Which events of a log the ranker is fitted on, and which it is judged by."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rec_pkg.tuning.log import NONE
+
+if TYPE_CHECKING:
+    from rec_pkg.tuning.log import Flags, Integers, Log
+
+
+def able_events(
+    log: Log, available: Integers, *, since: float = -np.inf, keep_seen: bool = False
+) -> Flags:
+    """
+    Return which events could be examples: their users chose an available item, and have a past.
+
+    Without `keep_seen` the item is one that the user had not had. `since` is in epoch seconds.
+    """
+    first = np.full(int(log.users.max(initial=NONE)) + 1, np.inf)
+    np.minimum.at(first, log.users, log.at)
+    able: Flags = log.chosen & (log.at > first[log.users]) & (log.at >= since)
+    able &= np.isin(log.items, available)
+    return able if keep_seen else able & _first_times(log)
+
+
+def examples(log: Log, able: Flags, n: int, seed: int) -> Integers:
+    """Return the places of `n` events: the latest of each user, of no user more than need be."""
+    places = np.flatnonzero(able)[::-1]
+    users = log.users[places]
+    order = np.argsort(users, kind="stable")
+    sizes = np.bincount(users)
+    back = np.empty(len(places), dtype=np.int64)
+    back[order] = np.arange(len(places)) - (np.cumsum(sizes) - sizes)[users[order]]
+    cap = _cap(sizes, n)
+    chosen = np.random.default_rng(seed).permutation(places[back < cap])[:n]
+    return np.sort(chosen)
+
+
+def split(log: Log, events: Integers, share: float, seed: int) -> tuple[Integers, Integers]:
+    """Return the events to learn from and those of a `share` of the users, for the judgement."""
+    users = np.unique(log.users[events])
+    drawn = np.random.default_rng(seed).permutation(users)[: int(share * len(users))]
+    judging = np.isin(log.users[events], drawn)
+    return events[~judging], events[judging]
+
+
+def _first_times(log: Log) -> Flags:
+    """Return which events are the first of their user on their item."""
+    pairs = log.users * (log.n_items + 1) + log.items
+    firsts = np.zeros(len(pairs), dtype=np.bool_)
+    firsts[np.unique(pairs, return_index=True)[1]] = True
+    return firsts
+
+
+def _cap(sizes: Integers, n: int) -> int:
+    """Return how many events of a user are needed so that all together give `n`."""
+    largest = int(sizes.max(initial=0))
+    for cap in range(1, largest):
+        if np.minimum(sizes, cap).sum() >= n:
+            return cap
+    return largest

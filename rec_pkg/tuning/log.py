@@ -1,0 +1,107 @@
+"""The event log of a deployment as arrays, oldest event first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Integers = NDArray[np.int64]
+    Vectors = NDArray[np.float32]
+    Flags = NDArray[np.bool_]
+
+NONE: Final = -1
+"""Stands for the item of an event that has none, and for the text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Horizon:
+    """A row of `rec.horizons`; the half-life in seconds."""
+
+    half_life_s: float
+    weight: float
+
+
+@dataclass(frozen=True, eq=False)
+class Log:
+    """
+    n events of numbered users on numbered items, in the order in which they occurred.
+
+    `at` are epoch seconds; `weights` come from kind and value, `kind_weights` from the kind alone;
+    `seen` tells which events mark an item as seen. `item_vectors` (items, dims) and `text_vectors`
+    (texts, dims) are unit vectors, zeros where there is none.
+    """
+
+    users: Integers
+    items: Integers
+    texts: Integers
+    weights: Floats
+    kind_weights: Floats
+    seen: Flags
+    at: Floats
+    item_vectors: Vectors
+    text_vectors: Vectors
+    horizons: tuple[Horizon, ...] = field(default=())
+
+    @property
+    def n_items(self) -> int:
+        """Return the size of the catalogue."""
+        return len(self.item_vectors)
+
+    @cached_property
+    def _by_user(self) -> tuple[Integers, Integers]:
+        """Return the places of the events, user by user, and where each user begins."""
+        order = np.argsort(self.users, kind="stable")
+        n_users = int(self.users.max(initial=NONE)) + 1
+        return order, np.searchsorted(self.users[order], np.arange(n_users + 1))
+
+    @cached_property
+    def chosen(self) -> Flags:
+        """Return which events are of a kind that speaks for an item, whatever their value."""
+        return np.asarray((self.items != NONE) & (self.kind_weights > 0))
+
+    def of_user(self, user: int) -> Integers:
+        """Return the places of a user's events, oldest first."""
+        order, starts = self._by_user
+        return np.asarray(order[starts[user] : starts[user + 1]])
+
+    def before(self, event: int) -> Integers:
+        """Return the places of what the user of an event did strictly before it, oldest first."""
+        own = self.of_user(int(self.users[event]))
+        return np.asarray(own[self.at[own] < self.at[event]])
+
+    def vectors(self, events: Integers) -> Vectors:
+        """Return the vectors (events, dims) of events: item, text, or the unit one between both."""
+        summed = _rows(self.item_vectors, self.items[events])
+        summed = summed + _rows(self.text_vectors, self.texts[events])
+        return unit(summed)
+
+    def has_vectors(self, events: Integers) -> Flags:
+        """Return which events have all the vectors that belong to them."""
+        found = (self.items[events] != NONE) | (self.texts[events] != NONE)
+        for places, vectors in (
+            (self.items[events], self.item_vectors),
+            (self.texts[events], self.text_vectors),
+        ):
+            named = places != NONE
+            found[named] &= vectors[places[named]].any(axis=1)
+        return np.asarray(found)
+
+
+def unit(vectors: Vectors) -> Vectors:
+    """Return vectors (n, dims) of length 1; what has no direction stays as it is."""
+    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.asarray(vectors / np.where(norms > 0, norms, 1), dtype=np.float32)
+
+
+def _rows(vectors: Vectors, places: Integers) -> Vectors:
+    named = places != NONE
+    rows = np.zeros((len(places), vectors.shape[1]), dtype=np.float32)
+    rows[named] = vectors[places[named]]
+    return rows

@@ -1,0 +1,111 @@
+"""
+A linear ranker as a choice model: the odds of an item are exp(weights @ terms).
+
+The conditional logit (McFadden 1974) of what was chosen against items drawn uniformly. Drawn so,
+the weights are those of the whole catalogue; drawn among the best candidates they are not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from numpy.typing import NDArray
+
+    from rec_pkg.tuning.log import Flags, Floats
+
+RIDGE: Final = 1e-3
+STEPS: Final = 30
+SMALLEST_STEP: Final = 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """
+    n choices: `terms` (n, 1 + drawn, columns) with the chosen item first; `weights` (n,) of each.
+
+    `possible` (n, 1 + drawn) tells which of the drawn items compete.
+    """
+
+    terms: NDArray[np.float32]
+    possible: Flags
+    weights: Floats
+
+    def rows(self, chosen: Flags) -> Sample:
+        """Return some of the choices."""
+        return Sample(self.terms[chosen], self.possible[chosen], self.weights[chosen])
+
+
+def fit(sample: Sample, columns: Sequence[int], free: Collection[int] = ()) -> Floats:
+    """
+    Return the weights (columns,) of greatest likelihood, none below 0 but those that are `free`.
+
+    What would be negative is left out, the most negative first, and has the weight 0.
+    """
+    weights = np.zeros(len(columns))
+    kept = list(range(len(columns)))
+    while kept:
+        weights[:] = 0
+        weights[kept] = _unbounded(sample, [columns[place] for place in kept])
+        wrong = [place for place in kept if weights[place] < 0 and columns[place] not in free]
+        if not wrong:
+            break
+        kept.remove(min(wrong, key=weights.__getitem__))
+    return weights
+
+
+def _unbounded(sample: Sample, columns: Sequence[int]) -> Floats:
+    """
+    Return the weights (columns,) of greatest likelihood, held small by a ridge.
+
+    The ridge is on weights of columns that are divided by their standard deviation. Found by
+    Newton's method, whose steps are halved until they gain; the likelihood is concave.
+    """
+    terms = sample.terms[:, :, list(columns)]
+    scale = terms.reshape(-1, len(columns)).std(axis=0, dtype=np.float64)
+    scale[scale == 0] = 1
+    terms = (terms - terms[:, :1]) / scale.astype(np.float32)
+    barred = np.where(sample.possible, 0.0, -np.inf)
+    shares = sample.weights / sample.weights.sum()
+    weights = np.zeros(len(columns))
+    loss, odds = _loss(weights, terms, barred, shares)
+    for _ in range(STEPS):
+        step = np.linalg.solve(*_curvature_and_slope(weights, terms, odds, shares))
+        while np.abs(step).max() > SMALLEST_STEP:
+            tried = _loss(weights - step, terms, barred, shares)
+            if tried[0] <= loss:
+                break
+            step /= 2
+        else:
+            break
+        weights -= step
+        loss, odds = tried
+    return np.asarray(weights / scale)
+
+
+def _loss(
+    weights: Floats, terms: NDArray[np.float32], barred: Floats, shares: Floats
+) -> tuple[float, Floats]:
+    """Return minus the log-likelihood, and how likely each item is (n, 1 + drawn)."""
+    scores = (terms @ weights.astype(np.float32)) + barred
+    top = scores.max(axis=1, keepdims=True)
+    odds = np.exp(scores - top)
+    sums = odds.sum(axis=1, keepdims=True)
+    likelihood = shares @ (np.log(sums) + top)[:, 0]
+    return float(likelihood + RIDGE / 2 * weights @ weights), odds / sums
+
+
+def _curvature_and_slope(
+    weights: Floats, terms: NDArray[np.float32], likely: Floats, shares: Floats
+) -> tuple[Floats, Floats]:
+    """Return the derivatives of the loss; the terms are those less the chosen item's."""
+    means = np.matmul(likely[:, None].astype(np.float32), terms)[:, 0].astype(np.float64)
+    roots = np.sqrt(likely * shares[:, None]).astype(np.float32)
+    weighted = (terms * roots[:, :, None]).reshape(-1, len(weights))
+    curvature = (weighted.T @ weighted).astype(np.float64) - (means * shares[:, None]).T @ means
+    return curvature + RIDGE * np.eye(len(weights)), shares @ means + RIDGE * weights

@@ -1,0 +1,188 @@
+"""
+The ranker of a deployment, fitted to its own log.
+
+A leak-free replay: each example is ranked by what was known strictly before it. Weights, decay and
+half-life are fitted on the examples of most users and judged on those of the others, which the
+fit never sees. New settings are written only if they rank those better by more than chance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from rec_pkg.errors import BadInput
+from rec_pkg.ranking_metrics import accuracy, bootstrap
+from rec_pkg.tuning.examples import able_events, examples, split
+from rec_pkg.tuning.log import NONE
+from rec_pkg.tuning.search import CONTENT, Choice, Search, Task
+from rec_pkg.tuning.terms import TERMS, Shape, Terms
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+    from datetime import datetime
+
+    from rec_pkg.tuning.log import Floats, Integers, Log
+    from rec_pkg.tuning.store import Settings, Store
+
+    OnProgress = Callable[[str, int, int], None]
+
+EVENTS: Final = 1_000_000
+EXAMPLES: Final = 5000
+COMPETING: Final = 10_000
+JUDGING: Final = 0.3
+FEWEST_USERS: Final = 30
+MOST: Final = 100.0
+"""Greatest weight that the settings allow."""
+DECAYS: Final = (0.3, 0.5, 0.7, 0.9)
+DAY_S: Final = 86_400.0
+HALF_LIVES_S: Final = tuple(days * DAY_S for days in (0.25, 1, 7, 30, 180, 1000))
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """
+    How to tune.
+
+    With `keep_seen` lists may hold what a user had seen, and it is fitted how much that speaks for
+    an item. Examples are events `since` a moment. `fresh` asks for each user as if he were not in
+    the log but all others were, whatever the time. `seed` is that of every draw.
+    """
+
+    keep_seen: bool = False
+    since: datetime | None = None
+    fresh: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The settings before and after, and nDCG@10 and hit rate of both on the users kept aside."""
+
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+    figures: Mapping[str, Any]
+    better: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What there is to learn from, and what to judge by."""
+
+    settings: Settings
+    learning: Task
+    judging: Task
+
+
+def prepare(store: Store, options: Options) -> Replay:
+    """
+    Read the log and the vectors that are needed.
+
+    Raises:
+        BadInput: if too few users have a past and something that came after it.
+    """
+    settings = store.settings()
+    log, available = store.log(EVENTS)
+    since = options.since.timestamp() if options.since else -np.inf
+    able = able_events(log, available, since=since, keep_seen=options.keep_seen)
+    events = examples(log, able, EXAMPLES, options.seed)
+    users = len(np.unique(log.users[events]))
+    if users < FEWEST_USERS:
+        raise BadInput(
+            f"tuning needs {FEWEST_USERS} users who went on to another item; the log has {users}"
+        )
+    competing = np.random.default_rng(options.seed).permutation(available)[:COMPETING]
+    _fill_vectors(store, log, events, competing)
+    terms = Terms(log, _shape(settings, fresh=options.fresh))
+    learning, judging = (
+        Task(terms, part, competing, options.keep_seen)
+        for part in split(log, events, JUDGING, options.seed)
+    )
+    return Replay(settings, learning, judging)
+
+
+def fit(replay: Replay, options: Options, on_progress: OnProgress = lambda *_: None) -> Judgement:
+    """Return the settings that fit the log, beside those that hold, both judged."""
+    now, shape = replay.settings, replay.learning.terms.shape
+    search = Search(replay.learning, options.seed, on_progress)
+    present = Choice(TERMS, float(now.tunable["latest_decay"]), now.half_life_s)
+    choice, weights = search.best(replace(present, terms=search.telling))
+    old = _weights(now.tunable, present, shape)
+    figures, better = _judged(replay.judging, old, weights, on_progress)
+    after = _as_settings(choice, weights, shape)
+    after |= _in_proportion(now.tunable, after, set(TERMS) - set(search.telling))
+    return Judgement(now.tunable, dict(now.tunable) | after, figures, better)
+
+
+def _fill_vectors(store: Store, log: Log, events: Integers, competing: Integers) -> None:
+    """Read the vectors of what competes and of all that the users of the examples did."""
+    theirs = np.isin(log.users, log.users[events])
+    items = np.unique(np.concatenate([competing, log.items[theirs]]))
+    texts = np.unique(log.texts[theirs])
+    store.fill_vectors(log, items[items != NONE], texts[texts != NONE])
+
+
+def _shape(settings: Settings, *, fresh: bool) -> Shape:
+    return Shape(
+        decays=tuple(sorted({*DECAYS, float(settings.tunable["latest_decay"])})),
+        half_lives_s=tuple(sorted({*HALF_LIVES_S, settings.half_life_s})),
+        latest_items=settings.latest_items,
+        window=settings.window,
+        prior=settings.prior,
+        transition_half_life_s=settings.transition_half_life_s,
+        fresh=fresh,
+    )
+
+
+def _weights(tunable: Mapping[str, Any], choice: Choice, shape: Shape) -> Floats:
+    """Return the weights (columns,) that settings give to the terms of a choice."""
+    weights = np.zeros(len(shape.columns))
+    columns = shape.places(choice.terms, choice.decay, choice.half_life_s)
+    weights[columns] = [float(tunable[f"{term}_weight"]) for term in choice.terms]
+    return weights
+
+
+def _as_settings(choice: Choice, weights: Floats, shape: Shape) -> dict[str, Any]:
+    """Return what a fitted ranker is as settings; a term that was left out has the weight 0."""
+    columns = shape.places(choice.terms, choice.decay, choice.half_life_s)
+    fitted = dict(zip(choice.terms, weights[columns].tolist(), strict=True))
+    settings: dict[str, Any] = {
+        f"{term}_weight": round(float(np.clip(fitted.get(term, 0.0), -MOST, MOST)), 4)
+        for term in TERMS
+    }
+    if "trend" in choice.terms:
+        settings["popularity_half_life"] = f"{choice.half_life_s:.0f} seconds"
+    return settings | {"latest_decay": choice.decay}
+
+
+def _in_proportion(
+    before: Mapping[str, Any], after: Mapping[str, Any], silent: Collection[str]
+) -> dict[str, float]:
+    """Return weights for terms of which the log tells nothing: beside content as great as now."""
+    old, new = (sum(float(some[f"{term}_weight"]) for term in CONTENT) for some in (before, after))
+    scale = new / old if old > 0 else 1.0
+    return {
+        f"{term}_weight": round(float(np.clip(scale * before[f"{term}_weight"], -MOST, MOST)), 4)
+        for term in silent
+    }
+
+
+def _judged(
+    task: Task, old: Floats, new: Floats, on_progress: OnProgress
+) -> tuple[dict[str, Any], bool]:
+    """Return the figures of both rankers, of the gain, and whether it is real."""
+    ranks = task.ranks(lambda _: np.stack([old, new], axis=1), on_progress)
+    before, after = accuracy(ranks[:, 0]), accuracy(ranks[:, 1])
+    gain = {name: after[name] - before[name] for name in before}
+    figures = {
+        name: bootstrap(values, task.users)
+        for name, values in (("before", before), ("after", after), ("gain", gain))
+    }
+    facts: dict[str, Any] = {
+        name: {metric: asdict(figure) for metric, figure in part.items()}
+        for name, part in figures.items()
+    }
+    facts |= {"examples": len(task.events), "users": len(np.unique(task.users))}
+    return facts, figures["gain"]["ndcg@10"].low > 0

@@ -1,0 +1,223 @@
+"""
+Which terms, half-life and decay the ranker of a deployment has, and how it weighs them.
+
+Weights are those of greatest likelihood. The form of the ranker is chosen by nDCG@10 over the whole
+catalogue, in a cross-validation over users: maximum likelihood alone likes terms that do not help
+the top of the list.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from rec_pkg.tuning.logit import Sample, fit
+from rec_pkg.tuning.terms import TERMS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from rec_pkg.tuning.log import Flags, Floats, Integers
+    from rec_pkg.tuning.terms import Question, Shape, Terms
+
+    OnProgress = Callable[[str, int, int], None]
+
+DRAWN: Final = 200
+FOLDS: Final = 3
+CUT: Final = 10
+MOST_LEFT_OUT: Final = 2
+FREE: Final = frozenset({"repeat"})
+"""Terms that may speak against an item: having seen it may."""
+CONTENT: Final = frozenset({"content", "latest", "closest"})
+BONUSES: Final = tuple(step / 4 for step in range(17))
+"""What is tried in favour of an item without events, in the unit of the score: log odds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """
+    A form of the ranker: its terms, and the values of the settings they are computed with.
+
+    `bonus` is the weight of newness at the least.
+    """
+
+    terms: tuple[str, ...]
+    decay: float
+    half_life_s: float
+    bonus: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """
+    Events to learn from, and what competes with the item of each.
+
+    `keep_seen` lets what a user had seen compete; `competing` are the items that do.
+    """
+
+    terms: Terms
+    events: Integers
+    competing: Integers
+    keep_seen: bool
+
+    @property
+    def users(self) -> Integers:
+        """Return the user of each event (n,)."""
+        return self.terms.log.users[self.events]
+
+    @property
+    def weights(self) -> Floats:
+        """Return how much each event counts (n,)."""
+        return self.terms.log.kind_weights[self.events]
+
+    def sample(self, seed: int, on_progress: OnProgress = lambda *_: None) -> Sample:
+        """Return the terms of each event's item and of items drawn uniformly."""
+        generator = np.random.default_rng(seed)
+        size = min(DRAWN, len(self.competing))
+        shape = (len(self.events), 1 + size)
+        terms = np.empty((*shape, len(self.terms.shape.columns)), dtype=np.float32)
+        possible = np.ones(shape, dtype=np.bool_)
+        for done, (place, question) in enumerate(self.terms.walk(self.events), 1):
+            drawn = generator.choice(self.competing, size, replace=False)
+            terms[place] = question.matrix(np.concatenate([[question.target], drawn]))
+            possible[place, 1:] = ~self._barred(question, drawn)
+            on_progress("draw", done, len(self.events))
+        return Sample(terms, possible, self.weights)
+
+    def ranks(
+        self,
+        rankers: Callable[[int], NDArray[np.floating]],
+        on_progress: OnProgress = lambda *_: None,
+    ) -> Floats:
+        """
+        Return the ranks (n, rankers) of the events' items among all that compete; ties halved.
+
+        `rankers` gives for the place of an event the weights (columns, rankers) that rank it.
+        """
+        found: list[Floats] = [np.zeros(0)] * len(self.events)
+        for done, (place, question) in enumerate(self.terms.walk(self.events), 1):
+            others = self.competing[~self._barred(question, self.competing)]
+            items = np.concatenate([[question.target], others])
+            scores = question.matrix(items).astype(np.float64) @ rankers(place)
+            above = (scores[1:] > scores[0]).sum(axis=0)
+            level = (scores[1:] == scores[0]).sum(axis=0)
+            found[place] = 1 + above + level / 2
+            on_progress("rank", done, len(self.events))
+        return np.array(found)
+
+    def _barred(self, question: Question, items: Integers) -> Flags:
+        barred: Flags = items == question.target
+        return barred if self.keep_seen else barred | np.isin(items, question.seen)
+
+
+def ndcg(ranks: Floats) -> Floats:
+    """Return the nDCG@10 of ranks with one right answer, in 0..1."""
+    return np.where(ranks <= CUT, 1 / np.log2(1 + ranks), 0.0)
+
+
+def weights_of(choice: Choice, sample: Sample, shape: Shape) -> Floats:
+    """Return the weights of all columns of a shape, fitted on a sample; 0 where not chosen."""
+    columns = shape.places(choice.terms, choice.decay, choice.half_life_s)
+    free = {column for column, term in zip(columns, choice.terms, strict=True) if term in FREE}
+    weights = np.zeros(len(shape.columns))
+    weights[columns] = fit(sample, columns, free)
+    if "newness" in choice.terms:
+        newness = shape.places(["newness"], choice.decay, choice.half_life_s)
+        weights[newness] = np.maximum(weights[newness], choice.bonus)
+    return weights
+
+
+class Search:
+    """The search for the best form of a ranker on a task, by cross-validation over its users."""
+
+    def __init__(self, task: Task, seed: int, on_progress: OnProgress = lambda *_: None) -> None:
+        self._task = task
+        self._on_progress = on_progress
+        self._sample = task.sample(seed, on_progress)
+        self._folds = np.unique(task.users, return_inverse=True)[1] % FOLDS
+
+    @property
+    def telling(self) -> tuple[str, ...]:
+        """Return the terms that differ among what competes; of the others the log tells nothing."""
+        shape, able = self._task.terms.shape, self._sample.possible
+        differing = self._sample.terms[able].std(axis=0) > 0
+        return tuple(
+            term
+            for term in TERMS
+            if differing[shape.places([term], shape.decays[0], shape.half_lives_s[0])].all()
+        )
+
+    def best(self, first: Choice) -> tuple[Choice, Floats]:
+        """
+        Return the best form and the weights (columns,) that all examples give it.
+
+        The values first; then up to two terms are left out if that gains more than chance; then
+        newness gets all the weight that costs no more than chance.
+        """
+        shape = self._task.terms.shape
+        values = [
+            replace(first, decay=decay, half_life_s=half_life_s)
+            for decay in shape.decays
+            for half_life_s in (shape.half_lives_s if "trend" in first.terms else [0.0])
+        ]
+        best = self._first_unless_better(values, chance=0.0)
+        best = self._first_unless_better([best, *_with_fewer_terms(best)], chance=1.0)
+        if "newness" in best.terms:
+            best = self._most_new(best)
+        return best, weights_of(best, self._sample, shape)
+
+    def _first_unless_better(self, choices: Sequence[Choice], chance: float) -> Choice:
+        """Return the best choice, or the first one if that is no better than by chance."""
+        gains = self._values(choices)
+        gains = gains - gains[:, :1]
+        means = gains.mean(axis=0)
+        best = int(np.argmax(means))
+        return choices[best] if means[best] > chance * _error(gains[:, best]) else choices[0]
+
+    def _most_new(self, choice: Choice) -> Choice:
+        """Return the choice with the greatest bonus that is no worse than by chance."""
+        choices = [replace(choice, bonus=bonus) for bonus in BONUSES]
+        values = self._values(choices)
+        best = int(np.argmax(values.mean(axis=0)))
+        losses = values[:, [best]] - values
+        able = [
+            number
+            for number in range(len(choices))
+            if losses[:, number].mean() <= _error(losses[:, number])
+        ]
+        return choices[max(able)]
+
+    def _values(self, choices: Sequence[Choice]) -> Floats:
+        """Return the nDCG@10 (events, choices), each user ranked by what the others taught."""
+        task, folds = self._task, self._folds
+        shape = task.terms.shape
+        weights = np.zeros((FOLDS, len(shape.columns), len(choices)))
+        for fold in range(FOLDS):
+            others = self._sample.rows(folds != fold)
+            for number, choice in enumerate(choices):
+                weights[fold, :, number] = weights_of(choice, others, shape)
+                self._on_progress("fit", fold * len(choices) + number + 1, FOLDS * len(choices))
+        ranks = task.ranks(lambda place: weights[folds[place]], self._on_progress)
+        return np.asarray(ndcg(ranks) * (task.weights / task.weights.mean())[:, None])
+
+
+def _with_fewer_terms(choice: Choice) -> list[Choice]:
+    """Return the choices with one or two terms less, none without any term of content."""
+    left_out = [
+        set(out) for n in range(1, MOST_LEFT_OUT + 1) for out in combinations(choice.terms, n)
+    ]
+    return [
+        replace(choice, terms=tuple(term for term in choice.terms if term not in out))
+        for out in left_out
+        if not CONTENT & set(choice.terms) <= out
+    ]
+
+
+def _error(values: Floats) -> float:
+    """Return the standard error of a mean."""
+    return float(values.std() / np.sqrt(max(len(values), 1)))

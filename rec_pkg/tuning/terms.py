@@ -1,0 +1,239 @@
+"""
+The terms of a score, for one question and any items, as `rec.score` computes them.
+
+Aversion is negative here, since its weight is taken away.
+
+Some depend on a setting that is to be chosen: those have a column for each of its values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from rec_pkg.tuning.counts import NOBODY, Steps, Trend, steps_of
+from rec_pkg.tuning.log import NONE, unit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from rec_pkg.tuning.log import Floats, Integers, Log, Vectors
+
+TERMS: Final = (
+    "content",
+    "latest",
+    "closest",
+    "transition",
+    "together",
+    "trend",
+    "newness",
+    "repeat",
+    "aversion",
+)
+BY_DECAY: Final = frozenset({"latest", "transition", "together"})
+BY_HALF_LIFE: Final = frozenset({"trend"})
+NO_DIRECTION: Final = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """
+    What terms are computed with: the values to choose from, and the settings that stay.
+
+    Half-lives are in seconds. A question sees the counts as of its moment; with `fresh` those of
+    the whole log but for its own user, which is what a user meets who is not in the log.
+    """
+
+    decays: tuple[float, ...]
+    half_lives_s: tuple[float, ...]
+    latest_items: int = 10
+    window: int = 10
+    prior: float = 5.0
+    transition_half_life_s: float = 1000 * 86_400.0
+    fresh: bool = False
+
+    @property
+    def columns(self) -> tuple[tuple[str, float | None], ...]:
+        """Return term and value of each column."""
+        return tuple((term, value) for term in TERMS for value in self._values(term))
+
+    def _values(self, term: str) -> tuple[float | None, ...]:
+        if term in BY_DECAY:
+            return self.decays
+        return self.half_lives_s if term in BY_HALF_LIFE else (None,)
+
+    def places(self, terms: Iterable[str], decay: float, half_life_s: float) -> list[int]:
+        """Return the columns of terms for one value of each setting."""
+        value = dict.fromkeys(BY_DECAY, decay) | dict.fromkeys(BY_HALF_LIFE, half_life_s)
+        places = {column: place for place, column in enumerate(self.columns)}
+        return [places[term, value.get(term)] for term in terms]
+
+
+class Terms:
+    """The terms of questions about a log: `event` is what happened, asked just before it."""
+
+    def __init__(self, log: Log, shape: Shape) -> None:
+        self._log = log
+        self.shape = shape
+        self._leaving, self._arriving = steps_of(log, shape.window)
+        self._end = float(log.at.max()) + 1.0
+
+    def walk(self, events: Integers) -> Iterator[tuple[int, Question]]:
+        """Yield the place and the question of each event, in order of time."""
+        trend = Trend(self._log, self.shape.half_lives_s)
+        for place in np.argsort(self._log.at[events], kind="stable").tolist():
+            event = int(events[place])
+            user = self._log.of_user(int(self._log.users[event]))
+            masses = trend.masses(self.counted_at(event), user if self.shape.fresh else None)
+            yield place, Question(self, event, self._log.before(event), masses)
+
+    def counted_at(self, event: int) -> float:
+        """Return the moment as of which the counts hold for the question of an event."""
+        return self._end if self.shape.fresh else float(self._log.at[event])
+
+    @property
+    def log(self) -> Log:
+        """Return the log."""
+        return self._log
+
+    def followed(self, latest: Integers, moment: float, user: int) -> tuple[Floats, Floats]:
+        """Return transition and together (items, decays) from the latest items, latest first."""
+        pieces = [self._around(place, item, moment, user) for place, item in enumerate(latest)]
+        leaving = [piece[0] for piece in pieces]
+        both = [part for piece in pieces for part in piece[1:]]
+        return self._summed(leaving), self._summed(both)
+
+    def _around(
+        self, place: int, item: int, moment: float, user: int
+    ) -> tuple[tuple[int, Integers, Floats], ...]:
+        """Return what leaves an item, and what leaves and reaches it, as shares."""
+        to, out = self._masses(self._leaving, item, moment, user)
+        come, into = self._masses(self._arriving, item, moment, user)
+        prior = self.shape.prior
+        alone, together = out.sum() + prior, out.sum() + into.sum() + prior
+        return (place, to, out / alone), (place, to, out / together), (place, come, into / together)
+
+    def _masses(self, steps: Steps, item: int, moment: float, user: int) -> tuple[Integers, Floats]:
+        chosen = steps.before(item, moment, user if self.shape.fresh else NOBODY)
+        ages = moment - steps.at[chosen]
+        decayed = steps.amounts[chosen] * np.exp2(-ages / self.shape.transition_half_life_s)
+        return steps.others[chosen], decayed
+
+    def _summed(self, pieces: list[tuple[int, Integers, Floats]]) -> Floats:
+        """Return the square roots of sums, (items, decays), over (place, items, shares)."""
+        sums = np.zeros((self._log.n_items, len(self.shape.decays)))
+        if not pieces:
+            return sums
+        items = np.concatenate([piece[1] for piece in pieces])
+        shares = np.concatenate([piece[2] for piece in pieces])
+        places = np.repeat([piece[0] for piece in pieces], [len(piece[1]) for piece in pieces])
+        for column, decay in enumerate(self.shape.decays):
+            weighted = shares * decay**places
+            sums[:, column] = np.bincount(items, weighted, minlength=len(sums))
+        return np.sqrt(sums)
+
+
+class Question:
+    """What is known of a user just before an event, and the terms that follow from it."""
+
+    def __init__(self, terms: Terms, event: int, history: Integers, masses: Floats) -> None:
+        self._terms = terms
+        self._log = terms.log
+        self.event = event
+        self._history = history
+        self._masses = masses
+        self._moment = float(self._log.at[event])
+
+    @property
+    def target(self) -> int:
+        """Return the item of the event."""
+        return int(self._log.items[self.event])
+
+    @cached_property
+    def seen(self) -> Integers:
+        """Return the items that the user had seen."""
+        marked = self._history[self._log.seen[self._history]]
+        items = np.unique(self._log.items[marked])
+        return np.asarray(items[items != NONE])
+
+    def matrix(self, items: Integers) -> Vectors:
+        """Return the terms of items, (items, columns of the shape)."""
+        vectors = self._log.item_vectors[items]
+        content, latest, closest, aversion = self._compared(vectors)
+        transition, together = self._followed
+        masses = self._masses[items]
+        repeat = np.isin(items, self.seen)[:, None]
+        parts = {
+            "content": content,
+            "latest": latest,
+            "closest": closest,
+            "transition": transition[items],
+            "together": together[items],
+            "trend": np.log1p(masses),
+            "newness": (masses == 0).all(axis=1, keepdims=True),
+            "repeat": repeat,
+            "aversion": -aversion,
+        }
+        return np.concatenate([parts[term] for term in TERMS], axis=1, dtype=np.float32)
+
+    def _compared(self, vectors: Vectors) -> tuple[Floats, ...]:
+        """Return content, latest, closest and aversion, each (items, its columns)."""
+        last, disliked, strengths = self._latest_vectors, *self._disliked
+        decays = np.array(self._terms.shape.decays)
+        sums = unit(decays[:, None] ** np.arange(len(last)) @ last)
+        queries = np.concatenate([self._content[None], sums, last, disliked]).astype(np.float32)
+        cosines = np.split(
+            vectors @ queries.T, np.cumsum([1, len(sums), len(last)]).tolist(), axis=1
+        )
+        content, latest, each, avoided = cosines
+        nothing = np.zeros((len(vectors), 1))
+        closest = each.max(axis=1, keepdims=True) if len(last) else nothing
+        aversion = np.concatenate([nothing, avoided * strengths], axis=1).max(axis=1, keepdims=True)
+        return content, latest, closest, aversion
+
+    @cached_property
+    def _encoded(self) -> Integers:
+        return np.asarray(self._history[self._log.has_vectors(self._history)])
+
+    @cached_property
+    def _content(self) -> Floats:
+        """Return the vector whose product with a unit vector is the mix of the horizons."""
+        log, events = self._log, self._encoded
+        mix = np.zeros(log.item_vectors.shape[1])
+        if len(events) == 0:
+            return mix
+        vectors, weights = log.vectors(events), log.weights[events]
+        shares, total = [], 0.0
+        for horizon in log.horizons:
+            kept = np.exp2(-(self._moment - log.at[events]) / horizon.half_life_s)
+            interest, mass = (weights * kept) @ vectors, float(np.abs(weights) @ kept)
+            length = float(np.linalg.norm(interest))
+            if mass > 0 and length > NO_DIRECTION * mass:
+                shares.append(horizon.weight * mass * interest / length)
+                total += horizon.weight * mass
+        return np.sum(shares, axis=0) / total if total > 0 else mix
+
+    @cached_property
+    def _latest_vectors(self) -> Vectors:
+        """Return the vectors of the last liked events, the latest first."""
+        liked = self._encoded[self._log.weights[self._encoded] > 0]
+        return self._log.vectors(liked[::-1][: self._terms.shape.latest_items])
+
+    @cached_property
+    def _disliked(self) -> tuple[Vectors, Floats]:
+        """Return the vectors of the last disliked events, and what is left of each."""
+        bad = self._encoded[self._log.weights[self._encoded] < 0]
+        bad = bad[::-1][: self._terms.shape.latest_items]
+        longest = max((horizon.half_life_s for horizon in self._log.horizons), default=1.0)
+        return self._log.vectors(bad), np.exp2(-(self._moment - self._log.at[bad]) / longest)
+
+    @cached_property
+    def _followed(self) -> tuple[Floats, Floats]:
+        history, log = self._history, self._log
+        chosen = history[log.chosen[history]]
+        latest = log.items[chosen[::-1][: self._terms.shape.latest_items]]
+        moment = self._terms.counted_at(self.event)
+        return self._terms.followed(latest, moment, int(log.users[self.event]))
