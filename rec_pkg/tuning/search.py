@@ -36,6 +36,8 @@ FREE: Final = frozenset({"repeat"})
 CONTENT: Final = frozenset({"content", "latest", "closest"})
 BONUSES: Final = tuple(step / 4 for step in range(17))
 """What is tried in favour of an item without events, in the unit of the score: log odds."""
+GIVEN_UP: Final = 0.6
+"""Of the accuracy that new items could bring, the part that may be given up for their sake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,17 +182,30 @@ class Search:
         return choices[best] if means[best] > chance * _error(gains[:, best]) else choices[0]
 
     def _most_new(self, choice: Choice) -> Choice:
-        """Return the choice with the greatest bonus that is no worse than by chance."""
+        """
+        Return the choice with the greatest bonus that costs no more than it may.
+
+        That is what could be chance, or `GIVEN_UP` of what new items would bring if those that
+        were chosen stood as high as others.
+        """
         choices = [replace(choice, bonus=bonus) for bonus in BONUSES]
         values = self._values(choices)
-        best = int(np.argmax(values.mean(axis=0)))
+        means = values.mean(axis=0)
+        best = int(np.argmax(means))
+        allowed = GIVEN_UP * self._share_of_new() * means[best]
         losses = values[:, [best]] - values
         able = [
             number
             for number in range(len(choices))
-            if losses[:, number].mean() <= _error(losses[:, number])
+            if losses[:, number].mean() <= max(allowed, _error(losses[:, number]))
         ]
         return choices[max(able)]
+
+    def _share_of_new(self) -> float:
+        """Return which part of what was chosen was an item without events."""
+        shape = self._task.terms.shape
+        column = shape.places(["newness"], shape.decays[0], shape.half_lives_s[0])
+        return float(self._sample.terms[:, 0, column].mean())
 
     def _values(self, choices: Sequence[Choice]) -> Floats:
         """Return the nDCG@10 (events, choices), each user ranked by what the others taught."""
