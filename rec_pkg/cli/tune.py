@@ -58,6 +58,8 @@ def tune(  # noqa: PLR0913  # as many as there are options
 
     from rec_pkg import tuning  # noqa: PLC0415  # slow to import
 
+    if undo and dry_run:
+        raise typer.BadParameter("--undo changes the settings", param_hint="--dry-run")
     options = tuning.Options(
         keep_seen=keep_seen, since=since and since.replace(tzinfo=UTC), seed=seed
     )

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from rec_pkg.tuning.log import NONE
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -88,13 +86,13 @@ class Trend:
 
     def __init__(self, log: Log, half_lives_s: Sequence[float]) -> None:
         self._log = log
-        self._liked: Flags = (log.items != NONE) & (log.weights > 0)
+        self._liked: Flags = log.chosen & (log.weights > 0)
         self._half_lives = np.asarray(half_lives_s, dtype=np.float64)
         self._masses = np.zeros((log.n_items, len(half_lives_s)))
         self._order = np.argsort(log.at, kind="stable")
         self._times = log.at[self._order]
         self._done = 0
-        self._moment = 0.0
+        self._moment = -np.inf
 
     def masses(self, moment: float, but: Integers | None = None) -> Floats:
         """Return the masses (items, half-lives) strictly before a moment, but of some events."""

@@ -85,13 +85,19 @@ class Log:
     def has_vectors(self, events: Integers) -> Flags:
         """Return which events have all the vectors that belong to them."""
         found = (self.items[events] != NONE) | (self.texts[events] != NONE)
-        for places, vectors in (
-            (self.items[events], self.item_vectors),
-            (self.texts[events], self.text_vectors),
+        for places, filled in (
+            (self.items[events], self._filled[0]),
+            (self.texts[events], self._filled[1]),
         ):
             named = places != NONE
-            found[named] &= vectors[places[named]].any(axis=1)
+            found[named] &= filled[places[named]]
         return np.asarray(found)
+
+    @cached_property
+    def _filled(self) -> tuple[Flags, Flags]:
+        """Return which items and texts have a vector, as of the first time it was asked."""
+        items, texts = (v.any(axis=1) for v in (self.item_vectors, self.text_vectors))
+        return np.asarray(items), np.asarray(texts)
 
 
 def unit(vectors: Vectors) -> Vectors:

@@ -55,8 +55,9 @@ class Store:
 
         Events on items that are not there any more are left out.
         """
-        items = self._numbers("select item_id from rec.items order by item_id")
-        available = self._numbers("select item_id from rec.items where available order by item_id")
+        call = "select item_id, available from rec.items order by item_id"
+        catalogue = self._connection.execute(call).fetchall()
+        items = {item: number for number, (item, _) in enumerate(catalogue)}
         rows = self._events(limit, items)
         self._item_ids = list(items)
         self._hashes = list(dict.fromkeys(row[2] for row in rows if row[2] is not None))
@@ -74,7 +75,7 @@ class Store:
             text_vectors=np.zeros((len(texts), self._dims()), dtype=np.float32),
             horizons=self._horizons(),
         )
-        return log, np.array([items[item] for item in available], dtype=np.int64)
+        return log, np.flatnonzero([available for _, available in catalogue])
 
     def fill_vectors(self, log: Log, items: Integers, texts: Integers) -> None:
         """Read the vectors of some items and texts into a log."""
@@ -117,9 +118,6 @@ class Store:
             " where attrelid = 'rec.item_vectors'::regclass and attname = 'embedding'"
         )
         return int(self._one(call)[0])
-
-    def _numbers(self, call: LiteralString) -> dict[str, int]:
-        return {item: number for number, (item,) in enumerate(self._connection.execute(call))}
 
     def _fill(self, vectors: Vectors, places: Mapping[Any, int], call: LiteralString) -> None:
         for keys in _chunks(list(places)):

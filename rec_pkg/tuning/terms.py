@@ -36,6 +36,9 @@ TERMS: Final = (
 BY_DECAY: Final = frozenset({"latest", "transition", "together"})
 BY_HALF_LIFE: Final = frozenset({"trend"})
 NO_DIRECTION: Final = 1e-3
+TINY: Final = float(np.finfo(np.float64).tiny)
+BLOCK: Final = 10_000
+"""Events whose vectors are held at a time: histories may be very long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,39 +104,24 @@ class Terms:
 
     def followed(self, latest: Integers, moment: float, user: int) -> tuple[Floats, Floats]:
         """Return transition and together (items, decays) from the latest items, latest first."""
-        pieces = [self._around(place, item, moment, user) for place, item in enumerate(latest)]
-        leaving = [piece[0] for piece in pieces]
-        both = [part for piece in pieces for part in piece[1:]]
-        return self._summed(leaving), self._summed(both)
-
-    def _around(
-        self, place: int, item: int, moment: float, user: int
-    ) -> tuple[tuple[int, Integers, Floats], ...]:
-        """Return what leaves an item, and what leaves and reaches it, as shares."""
-        to, out = self._masses(self._leaving, item, moment, user)
-        come, into = self._masses(self._arriving, item, moment, user)
         prior = self.shape.prior
-        alone, together = out.sum() + prior, out.sum() + into.sum() + prior
-        return (place, to, out / alone), (place, to, out / together), (place, come, into / together)
+        going = np.zeros((len(latest), self._log.n_items))
+        both = np.zeros_like(going)
+        for place, item in enumerate(latest):
+            out = self._masses(self._leaving, item, moment, user)
+            into = self._masses(self._arriving, item, moment, user)
+            going[place] = out / (out.sum() + prior)
+            both[place] = (out + into) / (out.sum() + into.sum() + prior)
+        kept = np.array(self.shape.decays)[:, None] ** np.arange(len(latest))
+        return np.sqrt(kept @ going).T, np.sqrt(kept @ both).T
 
-    def _masses(self, steps: Steps, item: int, moment: float, user: int) -> tuple[Integers, Floats]:
+    def _masses(self, steps: Steps, item: int, moment: float, user: int) -> Floats:
+        """Return what the steps of an item have decayed to, by the item at their other end."""
         chosen = steps.before(item, moment, user if self.shape.fresh else NOBODY)
         ages = moment - steps.at[chosen]
         decayed = steps.amounts[chosen] * np.exp2(-ages / self.shape.transition_half_life_s)
-        return steps.others[chosen], decayed
-
-    def _summed(self, pieces: list[tuple[int, Integers, Floats]]) -> Floats:
-        """Return the square roots of sums, (items, decays), over (place, items, shares)."""
-        sums = np.zeros((self._log.n_items, len(self.shape.decays)))
-        if not pieces:
-            return sums
-        items = np.concatenate([piece[1] for piece in pieces])
-        shares = np.concatenate([piece[2] for piece in pieces])
-        places = np.repeat([piece[0] for piece in pieces], [len(piece[1]) for piece in pieces])
-        for column, decay in enumerate(self.shape.decays):
-            weighted = shares * decay**places
-            sums[:, column] = np.bincount(items, weighted, minlength=len(sums))
-        return np.sqrt(sums)
+        masses = np.bincount(steps.others[chosen], decayed, minlength=self._log.n_items)
+        return masses.astype(np.float64, copy=False)
 
 
 class Question:
@@ -202,19 +190,28 @@ class Question:
     def _content(self) -> Floats:
         """Return the vector whose product with a unit vector is the mix of the horizons."""
         log, events = self._log, self._encoded
-        mix = np.zeros(log.item_vectors.shape[1])
         if len(events) == 0:
-            return mix
-        vectors, weights = log.vectors(events), log.weights[events]
-        shares, total = [], 0.0
-        for horizon in log.horizons:
-            kept = np.exp2(-(self._moment - log.at[events]) / horizon.half_life_s)
-            interest, mass = (weights * kept) @ vectors, float(np.abs(weights) @ kept)
-            length = float(np.linalg.norm(interest))
-            if mass > 0 and length > NO_DIRECTION * mass:
-                shares.append(horizon.weight * mass * interest / length)
-                total += horizon.weight * mass
-        return np.sum(shares, axis=0) / total if total > 0 else mix
+            return np.zeros(log.item_vectors.shape[1])
+        half_lives = np.array([horizon.half_life_s for horizon in log.horizons])
+        ages = log.at[events].max() - log.at[events]
+        factors = log.weights[events] * np.exp2(-ages / half_lives[:, None])
+        sums, masses = self._summed(events, factors), np.abs(factors).sum(axis=1)
+        lengths = np.linalg.norm(sums, axis=1)
+        pointing = lengths > NO_DIRECTION * masses
+        away = np.exp2(-(self._moment - log.at[events].max()) / half_lives)
+        shares = [horizon.weight for horizon in log.horizons] * pointing * masses * away
+        if not shares.any():
+            shares = pointing & (half_lives == half_lives.max())
+        directions = sums / np.maximum(lengths, TINY)[:, None]
+        return np.asarray(shares / max(shares.sum(), TINY) @ directions)
+
+    def _summed(self, events: Integers, factors: Floats) -> Floats:
+        """Return the sums (horizons, dims) of vectors times factors (horizons, events)."""
+        sums = np.zeros((len(factors), self._log.item_vectors.shape[1]))
+        for first in range(0, len(events), BLOCK):
+            block = slice(first, first + BLOCK)
+            sums += factors[:, block] @ self._log.vectors(events[block])
+        return sums
 
     @cached_property
     def _latest_vectors(self) -> Vectors:
