@@ -36,8 +36,8 @@ FLOWS = (
 
 
 @dataclass(frozen=True)
-class Liking:
-    """A positive event, or a dislike, as the tests draw it; `age_s` is its age at NOW."""
+class Choice:
+    """An event as the tests draw it; `age_s` is its age at NOW, a rating is a bad one."""
 
     user: str
     item: int
@@ -51,11 +51,11 @@ class Liking:
 
 logs = st.lists(
     st.builds(
-        Liking,
+        Choice,
         st.sampled_from(USERS),
         st.integers(0, len(ITEMS) - 1),
         st.integers(1, 5 * 365 * 86400),
-        st.sampled_from(("click", "click", "purchase", "dislike")),
+        st.sampled_from(("click", "click", "purchase", "rating", "dislike")),
     ),
     min_size=1,
     max_size=16,
@@ -94,35 +94,36 @@ def db(six_items: Connection) -> Connection:
     return six_items
 
 
-def log(db: Connection, events: Sequence[Liking]) -> None:
+def log(db: Connection, events: Sequence[Choice]) -> None:
     """Insert events and fold and merge them."""
     with db.cursor() as cursor:
         cursor.executemany(
-            "insert into rec.events (user_id, item_id, kind, occurred_at) values (%s, %s, %s, %s)",
+            "insert into rec.events (user_id, item_id, kind, occurred_at, value)"
+            " values (%s, %s, %s, %s, 0.5)",
             [(event.user, ITEMS[event.item], event.kind, event.at) for event in events],
         )
     db.execute("select rec.apply_pending()")
     db.execute("select rec.merge_deltas()")
 
 
-def replace(db: Connection, events: Sequence[Liking]) -> None:
+def replace(db: Connection, events: Sequence[Choice]) -> None:
     """Empty the log and make it that of these events."""
     for user in USERS:
         db.execute("select rec.forget_user(%s)", [user])
     log(db, events)
 
 
-def liked(events: Sequence[Liking], user: str) -> list[Liking]:
-    """The positive events of a user, oldest first."""
+def chosen(events: Sequence[Choice], user: str) -> list[Choice]:
+    """The events of a user in which he chose an item, oldest first."""
     own = [event for event in events if event.user == user and event.kind != "dislike"]
     return sorted(own, key=lambda event: event.at)
 
 
-def steps(events: Sequence[Liking]) -> NDArray[np.float64]:
+def steps(events: Sequence[Choice]) -> NDArray[np.float64]:
     """Masses (from, to) as of NOW: 1 / distance of every step within the window, decayed."""
     masses = np.zeros((len(ITEMS), len(ITEMS)))
     for user in USERS:
-        sequence = liked(events, user)
+        sequence = chosen(events, user)
         for place, event in enumerate(sequence):
             before = sequence[max(0, place - WINDOW) : place]
             for distance, earlier in enumerate(reversed(before), 1):
@@ -131,12 +132,12 @@ def steps(events: Sequence[Liking]) -> NDArray[np.float64]:
     return masses
 
 
-def together(events: Sequence[Liking], user: str) -> NDArray[np.float64]:
+def together(events: Sequence[Choice], user: str) -> NDArray[np.float64]:
     """The term of each item, as the README has it."""
     masses = steps(events)
     both = masses + masses.T
     total = np.zeros(len(ITEMS))
-    for place, event in enumerate(reversed(liked(events, user)[-LATEST:])):
+    for place, event in enumerate(reversed(chosen(events, user)[-LATEST:])):
         total += DECAY**place * both[event.item] / (both[event.item].sum() + PRIOR)
     return np.sqrt(total)
 
@@ -152,7 +153,7 @@ def flows(db: Connection) -> NDArray[np.float64]:
     return stored
 
 
-def expected_flows(events: Sequence[Liking]) -> NDArray[np.float64]:
+def expected_flows(events: Sequence[Choice]) -> NDArray[np.float64]:
     masses = steps(events)
     return np.stack([masses.sum(axis=1), masses.sum(axis=0)], axis=1)
 
@@ -168,7 +169,7 @@ def score(db: Connection, user: str, columns: str) -> NDArray[np.float64]:
 @property_test
 @given(logs, st.lists(st.integers(1, 5), min_size=1, max_size=16), st.randoms())
 def test_what_goes_out_and_arrives_does_not_depend_on_order_or_batching(
-    db: Connection, events: list[Liking], batches: list[int], random: Random
+    db: Connection, events: list[Choice], batches: list[int], random: Random
 ) -> None:
     replace(db, [])
     shuffled = random.sample(events, len(events))
@@ -184,7 +185,7 @@ def test_what_goes_out_and_arrives_does_not_depend_on_order_or_batching(
 @property_test
 @given(logs, st.data())
 def test_an_undone_event_gives_back_what_went_out_and_arrived(
-    db: Connection, events: list[Liking], data: st.DataObject
+    db: Connection, events: list[Choice], data: st.DataObject
 ) -> None:
     replace(db, events)
     victim = data.draw(st.sampled_from(events))
@@ -198,7 +199,7 @@ def test_an_undone_event_gives_back_what_went_out_and_arrived(
 @property_test
 @given(logs)
 def test_a_forgotten_user_gives_back_what_went_out_and_arrived(
-    db: Connection, events: list[Liking]
+    db: Connection, events: list[Choice]
 ) -> None:
     replace(db, events)
     db.execute("select rec.forget_user('ann')")
@@ -210,9 +211,9 @@ def test_what_goes_out_long_ago_outlives_the_popularity_that_is_taken_back(
     db: Connection,
 ) -> None:
     years = 365 * 86400
-    old = [Liking("bob", 0, 4 * years + 1, "click"), Liking("bob", 1, 4 * years, "click")]
+    old = [Choice("bob", 0, 4 * years + 1, "click"), Choice("bob", 1, 4 * years, "click")]
     log(db, old)
-    log(db, [Liking("ann", item, 5, "click") for item in (0, 1)])
+    log(db, [Choice("ann", item, 5, "click") for item in (0, 1)])
     db.execute("select rec.forget_user('ann')")
     assert flows(db) == pytest.approx(expected_flows(old), abs=1e-6)
     assert db.execute("select * from rec.popular()").fetchall() == []
@@ -222,7 +223,7 @@ def test_what_goes_out_long_ago_outlives_the_popularity_that_is_taken_back(
 
 @property_test
 @given(logs)
-def test_together_is_what_the_log_says(db: Connection, events: list[Liking]) -> None:
+def test_together_is_what_the_log_says(db: Connection, events: list[Choice]) -> None:
     replace(db, events)
     for user in USERS:
         expected = together(events, user)
@@ -242,7 +243,7 @@ def test_together_is_what_the_log_says(db: Connection, events: list[Liking]) -> 
 @property_test
 @given(logs)
 def test_a_score_with_together_is_the_sum_of_its_shares(
-    db: Connection, events: list[Liking]
+    db: Connection, events: list[Choice]
 ) -> None:
     replace(db, events)
     for item, (total, strength) in zip(ITEMS, score(db, "ann", "score, together"), strict=True):
@@ -256,14 +257,14 @@ def test_a_score_with_together_is_the_sum_of_its_shares(
 
 
 def test_the_way_back_counts_too(db: Connection) -> None:
-    log(db, [Liking("bob", 0, 20, "click"), Liking("bob", 1, 10, "click")])
-    log(db, [Liking("ann", 1, 5, "click")])
+    log(db, [Choice("bob", 0, 20, "click"), Choice("bob", 1, 10, "click")])
+    log(db, [Choice("ann", 1, 5, "click")])
     assert db.execute("select * from rec.next_items('{i1}')").fetchall() == []
     assert db.execute("select item_id from rec.companion_items('{i1}')").fetchall() == [("i0",)]
 
 
 def test_companions_pass_the_filters(db: Connection) -> None:
-    log(db, [Liking("bob", item, 60 - item, "click") for item in range(4)])
+    log(db, [Choice("bob", item, 60 - item, "click") for item in range(4)])
 
     def companions(options: str) -> set[str]:
         rows = db.execute(f"select item_id from rec.companion_items('{{i1}}', {options})")
@@ -280,9 +281,22 @@ def test_companions_pass_the_filters(db: Connection) -> None:
 
 
 def test_companions_are_candidates_only_if_they_have_a_weight(db: Connection) -> None:
-    log(db, [Liking("bob", 0, 20, "click"), Liking("bob", 1, 10, "click")])
+    log(db, [Choice("bob", 0, 20, "click"), Choice("bob", 1, 10, "click")])
     candidates = "select item_id, path from rec.candidates('{}', '{i1}', 1, null, '{}', '{i1}')"
     assert db.execute(candidates).fetchall() == [("i0", "companion")]
     with db.transaction(force_rollback=True):
         db.execute("update rec.settings set together_weight = 0")
         assert db.execute(candidates).fetchall() == [("i0", "trend")]
+
+
+def test_a_bad_rating_tells_where_people_went_and_is_no_popularity(db: Connection) -> None:
+    log(db, [Choice("bob", 0, 20, "click"), Choice("bob", 1, 10, "rating")])
+    assert db.execute("select item_id from rec.next_items('{i0}')").fetchall() == [("i1",)]
+    assert db.execute("select item_id from rec.popular()").fetchall() == [("i0",)]
+    assert db.execute("select rec.latest_items('bob', 1)").fetchone() == (["i1"],)
+
+
+def test_an_item_is_new_until_an_event_speaks_for_it(db: Connection) -> None:
+    log(db, [Choice("bob", 0, 30, "click"), Choice("bob", 1, 20, "dislike")])
+    newness = db.execute("select item_id, newness from rec.score('ann', '{i0,i1,i2}')").fetchall()
+    assert dict(newness) == {"i0": 0, "i1": 1, "i2": 1}
