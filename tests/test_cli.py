@@ -45,6 +45,7 @@ COMMANDS = [
     ["undo"],
     ["retry"],
     ["calibrate"],
+    ["tune"],
     ["encoder", "list"],
     ["encoder", "fetch"],
     ["encoder", "check"],

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from rec_pkg.evaluation.protocols import Plan
+    from rec_pkg.evaluation.protocols import Plan, Protocol
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 ACCURACY = {"hr@10", "ndcg@10", "mrr", "recall@20"}
@@ -526,11 +526,57 @@ def test_a_frozen_run_and_loo_answer_all_their_cases(scratch_server: str, folder
     settings = Settings(database_url=SecretStr(scratch_server))
 
     frozen = evaluate(settings, folder, Options("time", core=2, frozen=True))
-    loo = evaluate(settings, folder, Options("loo", core=2, limit=5))
+    loo = evaluate(settings, folder, Options("loo", core=2, limit=5, tune=True))
 
     assert frozen.n == 9
     assert frozen.models["rec"].figures["hr@10"].mean == 1
     assert loo.n == 5
+    assert frozen.facts["tuning"] == {}
+    assert loo.facts["tuning"]["adopted"] is False
+    assert "tuning needs 30 users" in loo.facts["tuning"]["why"]
+
+
+@pytest.fixture
+def busy_folder(tmp_path: Path) -> Path:
+    """A data set in which people go through the things of a topic in turn."""
+    write_items(tmp_path)
+    chance = random.Random(3)
+    walks = [
+        [f"{chance.choice(list(THINGS))}-{(start + step) % 7}" for step in range(4)]
+        for start in (chance.randrange(7) for _ in range(48))
+    ]
+    with (tmp_path / "events.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["user_id", "item_id", "kind", "text", "occurred_at"])
+        for user, walk in enumerate(walks):
+            times = [at(24 * step + user / 48).isoformat() for step in range(4)]
+            writer.writerows(
+                [f"u{user}", item, "click", "", when]
+                for item, when in zip(walk, times, strict=True)
+            )
+    for name, part in (("valid", walks[:40]), ("test", walks[40:])):
+        with (tmp_path / f"{name}.jsonl").open("w") as file:
+            for user, (*history, target) in enumerate(part):
+                row = {"user_id": f"{name}{user}", "history": history, "target": target}
+                file.write(json.dumps(row) + "\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("protocol", ["time", "rows"])
+def test_an_evaluation_tunes_on_the_log_alone(
+    scratch_server: str, busy_folder: Path, protocol: Protocol
+) -> None:
+    """A leak would be raised by the guard."""
+    settings = Settings(database_url=SecretStr(scratch_server))
+
+    report = evaluate(settings, busy_folder, Options(protocol, core=0, limit=5, tune=True))
+
+    tuning = report.facts["tuning"]
+    assert report.n == 5
+    assert isinstance(tuning["adopted"], bool)
+    assert 0 < tuning["figures"]["users"] <= 0.3 * 48
+    assert "content_weight" in tuning["settings"]
+    assert report.facts["calibrated"] is False, "21 things are too few"
 
 
 def test_unknown_kinds_are_named(scratch_server: str, folder: Path) -> None:

@@ -46,7 +46,7 @@ create table rec.tunings (
     after jsonb not null,
     figures jsonb not null,
     adopted boolean not null,
-    undone_at timestamptz check (adopted)
+    undone_at timestamptz check (undone_at is null or adopted)
 );
 """
 

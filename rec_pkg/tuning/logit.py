@@ -50,8 +50,9 @@ def fit(sample: Sample, columns: Sequence[int], free: Collection[int] = ()) -> F
     weights = np.zeros(len(columns))
     kept = list(range(len(columns)))
     while kept:
+        found = _unbounded(sample, [columns[place] for place in kept], weights[kept])
         weights[:] = 0
-        weights[kept] = _unbounded(sample, [columns[place] for place in kept])
+        weights[kept] = found
         wrong = [place for place in kept if weights[place] < 0 and columns[place] not in free]
         if not wrong:
             break
@@ -59,12 +60,13 @@ def fit(sample: Sample, columns: Sequence[int], free: Collection[int] = ()) -> F
     return weights
 
 
-def _unbounded(sample: Sample, columns: Sequence[int]) -> Floats:
+def _unbounded(sample: Sample, columns: Sequence[int], first: Floats) -> Floats:
     """
     Return the weights (columns,) of greatest likelihood, held small by a ridge.
 
     The ridge is on weights of columns that are divided by their standard deviation. Found by
-    Newton's method, whose steps are halved until they gain; the likelihood is concave.
+    Newton's method from the weights `first`, its steps halved until they gain; the likelihood is
+    concave.
     """
     terms = sample.terms[:, :, list(columns)]
     scale = terms.reshape(-1, len(columns)).std(axis=0, dtype=np.float64)
@@ -72,7 +74,7 @@ def _unbounded(sample: Sample, columns: Sequence[int]) -> Floats:
     terms = (terms - terms[:, :1]) / scale.astype(np.float32)
     barred = np.where(sample.possible, 0.0, -np.inf)
     shares = sample.weights / sample.weights.sum()
-    weights = np.zeros(len(columns))
+    weights = first * scale
     loss, odds = _loss(weights, terms, barred, shares)
     for _ in range(STEPS):
         step = np.linalg.solve(*_curvature_and_slope(weights, terms, odds, shares))

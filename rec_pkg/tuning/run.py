@@ -112,7 +112,7 @@ def fit(replay: Replay, options: Options, on_progress: OnProgress = lambda *_: N
     old = _weights(now.tunable, present, shape)
     figures, better = _judged(replay.judging, old, weights, on_progress)
     after = _as_settings(choice, weights, shape)
-    if "trend" in choice.terms and choice.half_life_s != now.half_life_s:
+    if after["trend_weight"] > 0 and choice.half_life_s != now.half_life_s:
         after["popularity_half_life"] = f"{choice.half_life_s:.0f} seconds"
     after |= _in_proportion(now.tunable, after, set(TERMS) - set(search.telling))
     return Judgement(now.tunable, dict(now.tunable) | after, figures, better)

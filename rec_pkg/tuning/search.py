@@ -9,7 +9,7 @@ the top of the list.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, product
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -158,15 +158,17 @@ class Search:
         """
         Return the best form and the weights (columns,) that all examples give it.
 
-        The values first; then up to two terms are left out if that gains more than chance; then
-        newness gets all the weight that costs no more than chance.
+        The values first, where those of `first` win ties; then up to two terms are left out if
+        that gains more than chance; then newness gets all the weight that costs no more than
+        chance.
         """
         shape = self._task.terms.shape
+        half_lives_s = shape.half_lives_s if "trend" in first.terms else (first.half_life_s,)
         values = [
             replace(first, decay=decay, half_life_s=half_life_s)
-            for decay in shape.decays
-            for half_life_s in (shape.half_lives_s if "trend" in first.terms else [0.0])
+            for decay, half_life_s in product(shape.decays, half_lives_s)
         ]
+        values.sort(key=first.__ne__)
         best = self._first_unless_better(values, chance=0.0)
         best = self._first_unless_better([best, *_with_fewer_terms(best)], chance=1.0)
         if "newness" in best.terms:
@@ -175,7 +177,7 @@ class Search:
 
     def _first_unless_better(self, choices: Sequence[Choice], chance: float) -> Choice:
         """Return the best choice, or the first one if that is no better than by chance."""
-        gains = self._values(choices)
+        gains = self._ndcgs(self._weights(choices))
         gains = gains - gains[:, :1]
         means = gains.mean(axis=0)
         best = int(np.argmax(means))
@@ -189,7 +191,10 @@ class Search:
         were chosen stood as high as others.
         """
         choices = [replace(choice, bonus=bonus) for bonus in BONUSES]
-        values = self._values(choices)
+        newness = self._task.terms.shape.places(["newness"], choice.decay, choice.half_life_s)
+        weights = np.repeat(self._weights([choice]), len(choices), axis=2)
+        weights[:, newness] = np.maximum(weights[:, newness], BONUSES)
+        values = self._ndcgs(weights)
         means = values.mean(axis=0)
         best = int(np.argmax(means))
         allowed = GIVEN_UP * self._share_of_new() * means[best]
@@ -207,16 +212,20 @@ class Search:
         column = shape.places(["newness"], shape.decays[0], shape.half_lives_s[0])
         return float(self._sample.terms[:, 0, column].mean())
 
-    def _values(self, choices: Sequence[Choice]) -> Floats:
-        """Return the nDCG@10 (events, choices), each user ranked by what the others taught."""
-        task, folds = self._task, self._folds
-        shape = task.terms.shape
+    def _weights(self, choices: Sequence[Choice]) -> Floats:
+        """Return the weights (folds, columns, choices) that the users of the other folds teach."""
+        shape = self._task.terms.shape
         weights = np.zeros((FOLDS, len(shape.columns), len(choices)))
         for fold in range(FOLDS):
-            others = self._sample.rows(folds != fold)
+            others = self._sample.rows(self._folds != fold)
             for number, choice in enumerate(choices):
                 weights[fold, :, number] = weights_of(choice, others, shape)
                 self._on_progress("fit", fold * len(choices) + number + 1, FOLDS * len(choices))
+        return weights
+
+    def _ndcgs(self, weights: Floats) -> Floats:
+        """Return the nDCG@10 (events, choices), each user ranked by what the others taught."""
+        task, folds = self._task, self._folds
         ranks = task.ranks(lambda place: weights[folds[place]], self._on_progress)
         return np.asarray(ndcg(ranks) * (task.weights / task.weights.mean())[:, None])
 
