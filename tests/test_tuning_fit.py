@@ -11,7 +11,7 @@ import pytest
 from rec_pkg.tuning.examples import able_events, examples, split
 from rec_pkg.tuning.log import NONE, Horizon, Log, unit
 from rec_pkg.tuning.logit import Sample, fit
-from rec_pkg.tuning.search import CONTENT, Choice, Search, Task, ndcg
+from rec_pkg.tuning.search import CONTENT, Choice, Search, Task, ndcg, weights_of, with_fewer_terms
 from rec_pkg.tuning.terms import TERMS, Shape, Terms
 
 if TYPE_CHECKING:
@@ -227,10 +227,11 @@ def test_a_term_that_matters_is_kept_and_one_that_misleads_is_not() -> None:
         seen[user].add(items[place])
     log = as_log(users, items, cluster_vectors(generator, 6))
 
-    _, weights = searched(log)
+    choice, weights = searched(log, replace(FIRST, half_life_s=30 * DAY_S))
 
     assert sum(weights.get(term, 0) for term in CONTENT) > 1
     assert weights.get("trend", 0) == 0
+    assert choice.half_life_s == 30 * DAY_S, "what makes no difference stays"
 
 
 def test_content_is_never_left_out_whole() -> None:
@@ -246,6 +247,17 @@ def test_content_is_never_left_out_whole() -> None:
     assert CONTENT & set(choice.terms)
     assert weights["transition"] + weights.get("together", 0) > 5
     assert sum(weights.get(term, 0) for term in CONTENT) < 1
+
+
+def test_one_or_two_terms_are_left_out_but_never_all_of_content() -> None:
+    few = replace(FIRST, terms=("content", "latest", "transition", "trend"))
+
+    left = [choice.terms for choice in with_fewer_terms(few)]
+
+    assert len(left) == len(set(left)) == 4 + 6 - 1
+    assert all(CONTENT & set(terms) for terms in left)
+    assert {len(terms) for terms in left} == {2, 3}
+    assert len(with_fewer_terms(FIRST)) == 9 + 36
 
 
 def news(*, share: float) -> Log:
@@ -270,7 +282,23 @@ def test_newness_weighs_as_much_as_people_choose_what_is_new(
     weight = fit(task.sample(0), columns)[1]
 
     assert least <= weight <= most
-    assert searched(log)[1]["newness"] >= least
+    assert searched(log)[1]["newness"] >= max(least, 0.25), "as much as costs nothing"
+
+
+def test_a_bonus_is_the_least_that_newness_weighs() -> None:
+    log = news(share=1)
+    sample = Task(Terms(log, SHAPE), np.arange(60, 240), np.arange(N_ITEMS), keep_seen=True).sample(
+        0
+    )
+    (newness,) = SHAPE.places(["newness"], 0.7, DAY_S)
+
+    fitted, small, great = (
+        weights_of(replace(FIRST, bonus=bonus), sample, SHAPE) for bonus in (0, 0.1, 9)
+    )
+
+    assert fitted[newness] == small[newness] > 0.1
+    assert great[newness] == 9
+    assert np.delete(great, newness).tolist() == np.delete(fitted, newness).tolist()
 
 
 def test_the_half_life_by_which_people_choose_is_found() -> None:

@@ -170,7 +170,7 @@ class Search:
         ]
         values.sort(key=first.__ne__)
         best = self._first_unless_better(values, chance=0.0)
-        best = self._first_unless_better([best, *_with_fewer_terms(best)], chance=1.0)
+        best = self._first_unless_better([best, *with_fewer_terms(best)], chance=1.0)
         if "newness" in best.terms:
             best = self._most_new(best)
         return best, weights_of(best, self._sample, shape)
@@ -230,7 +230,7 @@ class Search:
         return np.asarray(ndcg(ranks) * (task.weights / task.weights.mean())[:, None])
 
 
-def _with_fewer_terms(choice: Choice) -> list[Choice]:
+def with_fewer_terms(choice: Choice) -> list[Choice]:
     """Return the choices with one or two terms less, none without any term of content."""
     left_out = [
         set(out) for n in range(1, MOST_LEFT_OUT + 1) for out in combinations(choice.terms, n)
