@@ -11,7 +11,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format wheel clean
+.PHONY: help demo test lint format wheel quality clean
 # One pip at a time.
 .NOTPARALLEL:
 
@@ -21,6 +21,7 @@ help:
 	@echo 'make lint    check style and types of the Python and the SQL'
 	@echo 'make format  format the Python'
 	@echo 'make wheel   build dist/pgrec-*.whl'
+	@echo 'make quality DATA=folder  tune on and evaluate three data sets; an hour, figures in build/quality'
 	@echo 'make clean   remove .venv and all that was built; PYTHON=python3.12 chooses for the next'
 
 demo: .venv/.for-demo
@@ -42,6 +43,15 @@ format: .venv/.for-lint
 
 wheel: .venv/.made
 	$(BIN)/python -m pip wheel --disable-pip-version-check -qq --no-deps --wheel-dir dist .
+
+# Seen items stay in the lists of the shop, where people buy again.
+quality: .venv/.for-test
+	@mkdir -p build/quality
+	@for set in movielens_small movietweetings; do \
+	    $(BIN)/pgrec evaluate $(DATA)/$$set --protocol time --tune \
+	        --json build/quality/$$set.json --plot build/quality/$$set.png $(ARGS) || exit 1; done
+	@$(BIN)/pgrec evaluate $(DATA)/industrial --protocol rows --tune --keep-seen \
+	    --json build/quality/industrial.json --plot build/quality/industrial.png $(ARGS)
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -102,10 +102,11 @@ def runner(url: str) -> Run:
 
 @pytest.fixture(scope="module")
 def deployment(new_database: Callable[[], AbstractContextManager[str]]) -> Iterator[str]:
-    """URL of a shop of walkers, of which tests leave nothing behind."""
+    """URL of a shop of walkers whose ranker looks at contents alone; tests leave nothing behind."""
     with new_database() as url:
         with psycopg.connect(url, autocommit=True) as db:
             fill(db, walks(100))
+            db.execute("update rec.settings set transition_weight = 0, trend_weight = 0")
         yield url
 
 
@@ -340,7 +341,7 @@ def test_an_interrupted_tuning_has_changed_nothing(
         {"trend_weight": 101},
         {"latest_decay": 0},
         {"popularity_half_life": "-1 day"},
-        {"diversity": 1.5},
+        {"latest_decay": 2},
         {"content_weight": None},
         {"content_weight": "much"},
     ],

@@ -19,8 +19,8 @@ alter table rec.settings
     alter column trend_weight set default 0.2,
     alter column diversity set default 0.1,
     alter column balance set default 0.1;
--- Nearer to what fits to public logs of a shop and of two film sites give. Whoever has chosen weights
--- of his own keeps them.
+-- Nearer to what fits to public logs of a shop and of two film sites give. Whoever has chosen
+-- weights of his own keeps them.
 update rec.settings set transition_weight = 1.5, trend_weight = 0.2
 where transition_weight = 0.5 and trend_weight = 0.02;
 update rec.settings set diversity = 0.1, balance = 0.1 where diversity = 0.2 and balance = 0.5;
