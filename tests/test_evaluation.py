@@ -625,3 +625,15 @@ def test_real_rows_are_ranked_better_than_by_popularity(
     figures = {name: result.figures["hr@10"].mean for name, result in report.models.items()}
     assert figures["rec"] > figures["popularity"]
     assert figures["content"] > figures["popularity"]
+
+
+def test_content_alone_weighs_the_centroid_the_closest_and_what_was_had() -> None:
+    vectors = np.array([[1, 0, 0], [0.6, 0.8, 0], [0, 0, 1]], dtype=np.float32)
+    ranker = baselines.ContentRanker(vectors, 2, decay=0.5, latest=2, closest=3, repeat=-4)
+
+    scores = ranker(np.array([2, 1, 0]), np.ones(3))
+
+    centroid = vectors[0] + 0.5 * vectors[1]  # the last two
+    cosines = vectors @ centroid / np.linalg.norm(centroid)
+    assert scores == pytest.approx(2 * cosines + 3 * np.array([1, 1, 0]) - 4, abs=1e-6)
+    assert not ranker(np.zeros(0, dtype=np.int64), np.zeros(0)).any()

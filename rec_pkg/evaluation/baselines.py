@@ -151,6 +151,8 @@ class ContentRanker:
     def __call__(self, history: Integers, weights: Floats) -> Floats:
         """Score all items; the weights of the history are those of `decay`."""
         del weights
+        if len(history) == 0:
+            return np.zeros(len(self.vectors))
         recent, decays = latest_first(history[-self.n_latest :], self.decay)
         each = self.vectors @ self.vectors[recent].T
         centroid = _by_centroid(self.vectors)(recent, decays)
