@@ -1,5 +1,28 @@
 -- Which items go with which, from the counts of what users went on to.
 
+-- rec.flows(items, as_of) -> for each item: its weight, and what goes out of it and arrives at it
+create or replace function rec.flows(p_items text[], p_as_of timestamptz default null)
+returns table (
+    item_id text, weight double precision, outgoing double precision, incoming double precision,
+    moment double precision, most integer)
+language sql stable rows 10
+set search_path from current
+as $$
+    select f.item_id, s.latest_decay ^ (f.place - 1),
+        coalesce(rec.pow2(p.log_outgoing - m.moment), 0) + s.transition_prior,
+        coalesce(rec.pow2(p.log_incoming - m.moment), 0),
+        m.moment, s.candidates * 4
+    from unnest(p_items) with ordinality as f (item_id, place)
+    cross join rec.settings s
+    cross join lateral (
+        select rec.log_mass(1, coalesce(p_as_of, now()), s.transition_half_life) as moment) m
+    left join rec.popularity p on p.item_id = f.item_id;
+$$;
+comment on function rec.flows is
+    'The latest items, the latest first, with weights that fall by settings.latest_decay; masses of '
+    'all transitions from each (settings.transition_prior included) and to it; the form of a mass of '
+    'one as of p_as_of; and how many transitions of each count.';
+
 -- rec.next_items(items, n, domain, filter, exclude, as_of) -> what people went on to from these items
 create or replace function rec.next_items(
     p_items text[], p_n integer default 10, p_domain text default null,
@@ -8,27 +31,24 @@ returns table (item_id text, strength double precision)
 language sql stable
 set search_path from current
 as $$
-    select t.to_item, sqrt(sum(t.weight * t.mass / (t.outgoing + t.prior))) as strength
-    from (
-        select o.to_item, s.latest_decay ^ (f.place - 1) as weight, s.transition_prior as prior,
-            rec.mass_at(o.log_mass, s.transition_half_life, coalesce(p_as_of, now())) as mass,
-            coalesce(rec.mass_at(p.log_outgoing, s.transition_half_life, coalesce(p_as_of, now())), 0)
-                as outgoing
-        from unnest(p_items) with ordinality as f (item_id, place)
-        cross join rec.settings s
-        cross join lateral (
+    with flow as materialized (
+        select f.* from rec.flows(p_items, p_as_of) f
+    ), found as materialized (
+        select o.to_item as item_id,
+            sqrt(sum(f.weight / f.outgoing * rec.pow2(o.log_mass - f.moment))) as strength
+        from flow f cross join lateral (
             select x.to_item, x.log_mass from rec.item_transitions x
-            where x.from_item = f.item_id order by x.log_mass desc limit s.candidates * 4
+            where x.from_item = f.item_id order by x.log_mass desc limit f.most
         ) o
-        left join rec.popularity p on p.item_id = f.item_id
-    ) t
-    join rec.items i on i.item_id = t.to_item
+        group by o.to_item
+    )
+    select f.item_id, f.strength
+    from found f join rec.items i on i.item_id = f.item_id
     where i.available
         and (p_domain is null or i.domain = p_domain)
         and i.attributes @> rec.attribute_filter(p_filter)
-        and t.to_item <> all(coalesce(p_exclude, '{}'))
-    group by t.to_item
-    order by strength desc, t.to_item
+        and f.item_id <> all(coalesce(p_exclude, '{}'))
+    order by f.strength desc, f.item_id
     limit rec.list_length(p_n);
 $$;
 comment on function rec.next_items is
@@ -43,32 +63,27 @@ returns table (item_id text, strength double precision)
 language sql stable
 set search_path from current
 as $$
-    select t.item_id, sqrt(sum(t.weight * t.mass / (t.going + t.coming + t.prior))) as strength
-    from (
-        select o.item_id, s.latest_decay ^ (f.place - 1) as weight, s.transition_prior as prior,
-            rec.mass_at(o.log_mass, s.transition_half_life, coalesce(p_as_of, now())) as mass,
-            coalesce(rec.mass_at(p.log_outgoing, s.transition_half_life, coalesce(p_as_of, now())), 0)
-                as going,
-            coalesce(rec.mass_at(p.log_incoming, s.transition_half_life, coalesce(p_as_of, now())), 0)
-                as coming
-        from unnest(p_items) with ordinality as f (item_id, place)
-        cross join rec.settings s
-        cross join lateral (
+    with flow as materialized (
+        select f.* from rec.flows(p_items, p_as_of) f
+    ), found as materialized (
+        select o.item_id,
+            sqrt(sum(f.weight / (f.outgoing + f.incoming) * rec.pow2(o.log_mass - f.moment))) as strength
+        from flow f cross join lateral (
             (select x.to_item as item_id, x.log_mass from rec.item_transitions x
-            where x.from_item = f.item_id order by x.log_mass desc limit s.candidates * 4)
+            where x.from_item = f.item_id order by x.log_mass desc limit f.most)
             union all
             (select x.from_item, x.log_mass from rec.item_transitions x
-            where x.to_item = f.item_id order by x.log_mass desc limit s.candidates * 4)
+            where x.to_item = f.item_id order by x.log_mass desc limit f.most)
         ) o
-        left join rec.popularity p on p.item_id = f.item_id
-    ) t
-    join rec.items i on i.item_id = t.item_id
+        group by o.item_id
+    )
+    select f.item_id, f.strength
+    from found f join rec.items i on i.item_id = f.item_id
     where i.available
         and (p_domain is null or i.domain = p_domain)
         and i.attributes @> rec.attribute_filter(p_filter)
-        and t.item_id <> all(coalesce(p_exclude, '{}'))
-    group by t.item_id
-    order by strength desc, t.item_id
+        and f.item_id <> all(coalesce(p_exclude, '{}'))
+    order by f.strength desc, f.item_id
     limit rec.list_length(p_n);
 $$;
 comment on function rec.companion_items is

@@ -15,7 +15,7 @@ from rec_pkg.errors import BadInput
 if TYPE_CHECKING:
     from rec_pkg.tuning import Judgement, Store
 
-SHOWN = {"ndcg@10": "nDCG@10", "hr@10": "hit rate@10", "mrr": "MRR"}
+SHOWN = {"ndcg@10": "nDCG@10", "hr@10": "hit rate@10", "mrr": "MRR@20"}
 
 
 def register(app: typer.Typer) -> None:
@@ -47,10 +47,10 @@ def tune(  # noqa: PLR0913  # as many as there are options
 
     The latest events of many users are replayed, each seeing only what was known strictly before
     it. Weights are fitted on some users and judged on others; they are written only if those are
-    ranked better by more than chance, and `--undo` takes them back. What was found is kept in
-    rec.tunings either way.
+    ranked better by more than chance, and `--undo` takes them back. Unless it is a dry run, what
+    was found is kept in rec.tunings either way.
 
-    Reads at most the last 1,000,000 events and 5,000 examples: some minutes, whatever the size.
+    Reads at most the last 1,000,000 events and 5,000 examples, which takes some minutes.
     Nothing is written before the end, so it may be interrupted at any time. Worth doing once there
     are some thousand events, and again when habits change.
     """

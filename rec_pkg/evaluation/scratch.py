@@ -138,6 +138,7 @@ def _fill(settings: Settings, address: str, dataset: Dataset, on_progress: OnPro
             load_items(connection, dataset.items_path)
     with Store.open(address) as store:
         if store.items_to_encode() == 0:
+            store.forget_users()  # of a run that was interrupted
             return
         texts = [
             Event("texts", None, "search", text, None, FIRST_TARGET_AT)

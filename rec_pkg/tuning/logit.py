@@ -93,7 +93,7 @@ def _unbounded(sample: Sample, columns: Sequence[int], first: Floats) -> Floats:
 def _loss(
     weights: Floats, terms: NDArray[np.float32], barred: Floats, shares: Floats
 ) -> tuple[float, Floats]:
-    """Return minus the log-likelihood, and how likely each item is (n, 1 + drawn)."""
+    """Return minus the log-likelihood plus the ridge, and how likely items are (n, 1 + drawn)."""
     scores = (terms @ weights.astype(np.float32)) + barred
     top = scores.max(axis=1, keepdims=True)
     odds = np.exp(scores - top)

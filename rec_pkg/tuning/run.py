@@ -1,7 +1,8 @@
 """
 The ranker of a deployment, fitted to its own log.
 
-A leak-free replay: each example is ranked by what was known strictly before it. Weights, decay and
+A leak-free replay: each example is ranked, among up to 10,000 items of the catalogue, by what was
+known strictly before it. Weights, decay and
 half-life are fitted on the examples of most users and judged on those of the others, which the
 fit never sees. New settings are written only if they rank those better by more than chance.
 """
@@ -59,7 +60,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """The settings before and after, and nDCG@10 and hit rate of both on the users kept aside."""
+    """The settings before and after, and the accuracy of both on the users kept aside."""
 
     before: Mapping[str, Any]
     after: Mapping[str, Any]
@@ -91,7 +92,8 @@ def prepare(store: Store, options: Options) -> Replay:
     users = len(np.unique(log.users[events]))
     if users < FEWEST_USERS:
         raise BadInput(
-            f"tuning needs {FEWEST_USERS} users who went on to another item; the log has {users}"
+            f"tuning needs {FEWEST_USERS} users who went on to another available item; the log has "
+            f"{users}"
         )
     competing = np.random.default_rng(options.seed).permutation(available)[:COMPETING]
     _fill_vectors(store, log, events, competing)
@@ -109,13 +111,15 @@ def fit(replay: Replay, options: Options, on_progress: OnProgress = lambda *_: N
     search = Search(replay.learning, options.seed, on_progress)
     present = Choice(TERMS, float(now.tunable["latest_decay"]), now.half_life_s)
     choice, weights = search.best(replace(present, terms=search.telling))
+    changed = _as_settings(choice, weights, shape)
+    if changed["trend_weight"] > 0 and choice.half_life_s != now.half_life_s:
+        changed["popularity_half_life"] = f"{choice.half_life_s:.0f} seconds"
+    changed |= _in_proportion(now.tunable, changed, set(TERMS) - set(search.telling))
+    after = dict(now.tunable) | changed
     old = _weights(now.tunable, present, shape)
-    figures, better = _judged(replay.judging, old, weights, on_progress)
-    after = _as_settings(choice, weights, shape)
-    if after["trend_weight"] > 0 and choice.half_life_s != now.half_life_s:
-        after["popularity_half_life"] = f"{choice.half_life_s:.0f} seconds"
-    after |= _in_proportion(now.tunable, after, set(TERMS) - set(search.telling))
-    return Judgement(now.tunable, dict(now.tunable) | after, figures, better)
+    new = _weights(after, replace(choice, terms=TERMS), shape)
+    figures, better = _judged(replay.judging, old, new, on_progress)
+    return Judgement(now.tunable, after, figures, better)
 
 
 def _fill_vectors(store: Store, log: Log, events: Integers, competing: Integers) -> None:
@@ -162,7 +166,7 @@ def _in_proportion(
 ) -> dict[str, float]:
     """Return weights for terms of which the log tells nothing: beside content as great as now."""
     old, new = (sum(float(some[f"{term}_weight"]) for term in CONTENT) for some in (before, after))
-    scale = new / old if old > 0 else 1.0
+    scale = new / old if old > 0 and new > 0 else 1.0
     return {
         f"{term}_weight": round(float(np.clip(scale * before[f"{term}_weight"], -MOST, MOST)), 4)
         for term in silent

@@ -1,8 +1,8 @@
 """
 Which terms, half-life and decay the ranker of a deployment has, and how it weighs them.
 
-Weights are those of greatest likelihood. The form of the ranker is chosen by nDCG@10 over the whole
-catalogue, in a cross-validation over users: maximum likelihood alone likes terms that do not help
+Weights are those of greatest likelihood. The form of the ranker is chosen by nDCG@10, in a
+cross-validation over users: maximum likelihood alone likes terms that do not help
 the top of the list.
 """
 
@@ -147,7 +147,7 @@ class Search:
     def telling(self) -> tuple[str, ...]:
         """Return the terms that differ among what competes; of the others the log tells nothing."""
         shape, able = self._task.terms.shape, self._sample.possible
-        differing = self._sample.terms[able].std(axis=0) > 0
+        differing = self._sample.terms[able].std(axis=0, dtype=np.float64) > 0
         return tuple(
             term
             for term in TERMS
@@ -159,8 +159,7 @@ class Search:
         Return the best form and the weights (columns,) that all examples give it.
 
         The values first, where those of `first` win ties; then up to two terms are left out if
-        that gains more than chance; then newness gets all the weight that costs no more than
-        chance.
+        that gains more than a standard error; then newness gets as much weight as it may.
         """
         shape = self._task.terms.shape
         half_lives_s = shape.half_lives_s if "trend" in first.terms else (first.half_life_s,)
@@ -168,15 +167,15 @@ class Search:
             replace(first, decay=decay, half_life_s=half_life_s)
             for decay, half_life_s in product(shape.decays, half_lives_s)
         ]
-        values.sort(key=first.__ne__)
-        best = self._first_unless_better(values, chance=0.0)
+        others = [choice for choice in values if choice != first]
+        best = self._first_unless_better([first, *others], chance=0.0)
         best = self._first_unless_better([best, *with_fewer_terms(best)], chance=1.0)
         if "newness" in best.terms:
             best = self._most_new(best)
         return best, weights_of(best, self._sample, shape)
 
     def _first_unless_better(self, choices: Sequence[Choice], chance: float) -> Choice:
-        """Return the best choice, or the first one if that is no better than by chance."""
+        """Return the best choice, or the first one unless the gain is `chance` standard errors."""
         gains = self._ndcgs(self._weights(choices))
         gains = gains - gains[:, :1]
         means = gains.mean(axis=0)
@@ -187,8 +186,8 @@ class Search:
         """
         Return the choice with the greatest bonus that costs no more than it may.
 
-        That is what could be chance, or `GIVEN_UP` of what new items would bring if those that
-        were chosen stood as high as others.
+        That is a standard error, or `GIVEN_UP` of what new items would bring if those that were
+        chosen stood as high as others, whichever is more.
         """
         choices = [replace(choice, bonus=bonus) for bonus in BONUSES]
         newness = self._task.terms.shape.places(["newness"], choice.decay, choice.half_life_s)

@@ -1,6 +1,8 @@
 """
 The terms of a score, for one question and any items, as `rec.score` computes them.
 
+Steps are counted without the limits to the strongest that the SQL has.
+
 Aversion is negative here, since its weight is taken away.
 
 Some depend on a setting that is to be chosen: those have a column for each of its values.
@@ -190,7 +192,7 @@ class Question:
     def _content(self) -> Floats:
         """Return the vector whose product with a unit vector is the mix of the horizons."""
         log, events = self._log, self._encoded
-        if len(events) == 0:
+        if len(events) == 0 or not log.horizons:
             return np.zeros(log.item_vectors.shape[1])
         half_lives = np.array([horizon.half_life_s for horizon in log.horizons])
         ages = log.at[events].max() - log.at[events]
