@@ -31,7 +31,9 @@ def tune(  # noqa: PLR0913  # as many as there are options
     ] = False,
     since: Annotated[
         datetime | None,
-        typer.Option(help="Learn from what users chose since this moment, UTC. Default: any time."),
+        typer.Option(
+            help="Learn from what users chose since then, UTC; default: the middle of the log."
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")

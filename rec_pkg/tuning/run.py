@@ -48,8 +48,9 @@ class Options:
     How to tune.
 
     With `keep_seen` lists may hold what a user had seen, and it is fitted how much that speaks for
-    an item. Examples are events `since` a moment. `fresh` asks for each user as if he were not in
-    the log but all others were, whatever the time. `seed` is that of every draw.
+    an item. Examples are events `since` then, by default the middle of the log. `fresh` asks for
+    each user as if he were not in the log but all others were, whatever the time. `seed` is that of
+    every draw.
     """
 
     keep_seen: bool = False
@@ -86,7 +87,7 @@ def prepare(store: Store, options: Options) -> Replay:
     """
     settings = store.settings()
     log, available = store.log(EVENTS)
-    since = options.since.timestamp() if options.since else -np.inf
+    since = options.since.timestamp() if options.since else _half_way(log)
     able = able_events(log, available, since=since, keep_seen=options.keep_seen)
     events = examples(log, able, EXAMPLES, options.seed)
     users = len(np.unique(log.users[events]))
@@ -120,6 +121,11 @@ def fit(replay: Replay, options: Options, on_progress: OnProgress = lambda *_: N
     new = _weights(after, replace(choice, terms=TERMS), shape)
     figures, better = _judged(replay.judging, old, new, on_progress)
     return Judgement(now.tunable, after, figures, better)
+
+
+def _half_way(log: Log) -> float:
+    """Return the moment before which half of the log lies: until then most items are new."""
+    return float(np.quantile(log.at, 0.5)) if len(log.at) else 0.0
 
 
 def _fill_vectors(store: Store, log: Log, events: Integers, competing: Integers) -> None:
