@@ -84,7 +84,7 @@ returns table (name text, owner text, remake text)
 language sql stable
 set search_path from current
 as $$
-    select distinct format('%I.%I', n.nspname, c.relname), format('%I', c.relowner::regrole::name),
+    select distinct format('%I.%I', n.nspname, c.relname), format('%I', pg_get_userbyid(c.relowner)),
         format('create or replace view %I.%I %s as %s', n.nspname, c.relname,
             'with (' || array_to_string(c.reloptions, ', ') || ')', pg_get_viewdef(c.oid))
     from pg_depend d
@@ -141,7 +141,7 @@ declare
     v_change text;
 begin
     execute (
-        select format('alter table %s owner to %I', p_to, c.relowner::regrole::name)
+        select format('alter table %s owner to %I', p_to, pg_get_userbyid(c.relowner))
         from pg_class c where c.oid = p_from);
     for v_change in
         select format('alter table %s set (%s)', p_to, array_to_string(c.reloptions, ', '))
@@ -171,7 +171,7 @@ comment on function rec.copy_privileges is
 create or replace function rec.role_name(p_role oid)
 returns text language sql stable
 set search_path from current
-as $$ select case when p_role = 0 then 'public' else format('%I', p_role::regrole::name) end; $$;
+as $$ select case when p_role = 0 then 'public' else format('%I', pg_get_userbyid(p_role)) end; $$;
 comment on function rec.role_name is 'The quoted name of a role; public for 0.';
 
 -- rec.take_place(table) -> nothing; the table beside it has its name, keys, indexes and rights

@@ -406,3 +406,12 @@ def test_a_caller_may_roll_it_back(shop: Connection) -> None:
         register_vector(shop)
         assert not np.array_equal(items(shop), before)
     assert np.array_equal(items(shop), before)
+
+
+def test_a_role_of_any_name_keeps_its_rights(shop: Connection) -> None:
+    shop.execute('create role "Some ""Role"')
+    try:
+        named = "select rec.role_name(oid) from pg_roles where rolname = %s"
+        assert shop.execute(named, ['Some "Role']).fetchone() == ('"Some ""Role"',)
+    finally:
+        shop.execute('drop role "Some ""Role"')
