@@ -159,7 +159,7 @@ class Search:
         Return the best form and the weights (columns,) that all examples give it.
 
         The values first, where those of `first` win ties; then up to two terms are left out if
-        that gains more than a standard error; then newness gets as much weight as it may.
+        that gains more than a standard error; then newness gets the weight that brings most.
         """
         shape = self._task.terms.shape
         half_lives_s = shape.half_lives_s if "trend" in first.terms else (first.half_life_s,)
@@ -171,7 +171,7 @@ class Search:
         best = self._first_unless_better([first, *others], chance=0.0)
         best = self._first_unless_better([best, *with_fewer_terms(best)], chance=1.0)
         if "newness" in best.terms:
-            best = self._most_new(best)
+            best = self._with_bonus(best)
         return best, weights_of(best, self._sample, shape)
 
     def _first_unless_better(self, choices: Sequence[Choice], chance: float) -> Choice:
@@ -182,34 +182,35 @@ class Search:
         best = int(np.argmax(means))
         return choices[best] if means[best] > chance * _error(gains[:, best]) else choices[0]
 
-    def _most_new(self, choice: Choice) -> Choice:
+    def _with_bonus(self, choice: Choice) -> Choice:
         """
-        Return the choice with the greatest bonus that costs no more than it may.
+        Return the choice with the bonus that brings most of the new items that were chosen.
 
-        That is a standard error, or `GIVEN_UP` of what new items would bring if those that were
-        chosen stood as high as others, whichever is more.
+        It may cost a standard error, or `GIVEN_UP` of what new items would bring if they were hit
+        like others, whichever is more. Of those that bring as much it is the smallest.
         """
         choices = [replace(choice, bonus=bonus) for bonus in BONUSES]
         newness = self._task.terms.shape.places(["newness"], choice.decay, choice.half_life_s)
         weights = np.repeat(self._weights([choice]), len(choices), axis=2)
         weights[:, newness] = np.maximum(weights[:, newness], BONUSES)
         values = self._ndcgs(weights)
-        means = values.mean(axis=0)
+        means, brought = values.mean(axis=0), values[self._new].sum(axis=0)
         best = int(np.argmax(means))
-        allowed = GIVEN_UP * self._share_of_new() * means[best]
+        allowed = GIVEN_UP * self._new.mean() * means[best]
         losses = values[:, [best]] - values
         able = [
             number
             for number in range(len(choices))
             if losses[:, number].mean() <= max(allowed, _error(losses[:, number]))
         ]
-        return choices[max(able)]
+        return choices[max(able, key=lambda number: (brought[number], -number))]
 
-    def _share_of_new(self) -> float:
-        """Return which part of what was chosen was an item without events."""
+    @property
+    def _new(self) -> Flags:
+        """Return of which examples the item was one without events (n,)."""
         shape = self._task.terms.shape
-        column = shape.places(["newness"], shape.decays[0], shape.half_lives_s[0])
-        return float(self._sample.terms[:, 0, column].mean())
+        (column,) = shape.places(["newness"], shape.decays[0], shape.half_lives_s[0])
+        return np.asarray(self._sample.terms[:, 0, column] > 0)
 
     def _weights(self, choices: Sequence[Choice]) -> Floats:
         """Return the weights (folds, columns, choices) that the users of the other folds teach."""
