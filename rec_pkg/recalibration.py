@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from psycopg import Connection, Copy, Cursor
 
+    from rec_pkg.progress import OnProgress
     from rec_pkg.statements import ActiveEncoder
-
-    OnProgress = Callable[[str, int, int], None]
 
 K = TypeVar("K", str, bytes)
 

@@ -44,7 +44,7 @@ def calibrate(
     """
     from rec_pkg import recalibration  # noqa: PLC0415  # slow to import
 
-    with open_connection() as connection, progress() as on_progress:
+    with open_connection() as connection, progress(lines=True) as on_progress:
         counts = _Counts(on_progress)
         if off:
             fingerprint = recalibration.uncalibrate(connection, counts)

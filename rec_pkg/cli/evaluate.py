@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 from rich.console import Console
 
-from rec_pkg.cli.output import console, errors
+from rec_pkg.cli.output import console, progress
 from rec_pkg.cli.session import read_settings, refusals
 from rec_pkg.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from rec_pkg.evaluation.report import Report
 
 TABLE_WIDTH: Final = 130
@@ -101,7 +98,7 @@ def evaluate(  # noqa: PLR0913  # as many as there are options
     """
     evaluation, report_module = _modules()
     options = evaluation.Options(protocol, core, keep_seen, frozen, limit, seed, tune)
-    with refusals(), _progress() as on_progress:
+    with refusals(), progress(lines=True) as on_progress:
         report = evaluation.evaluate(read_settings(), folder, options, on_progress)
     _print(report)
     if json_file:
@@ -131,36 +128,3 @@ def _print(report: Report) -> None:
         f" log, {facts['seconds']:,.0f} s",
         soft_wrap=True,
     )
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Give a bar on a terminal, and elsewhere a line for every step."""
-    if not errors.is_terminal:
-        yield _Lines()
-        return
-    from rich.progress import Progress, TimeElapsedColumn  # noqa: PLC0415  # on a terminal only
-
-    columns = (*Progress.get_default_columns(), TimeElapsedColumn())
-    with Progress(*columns, console=errors, transient=True) as progress:
-        tasks: dict[str, Any] = {}
-
-        def advance(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = progress.add_task(what)
-            progress.update(tasks[what], completed=done, total=total or None)
-
-        yield advance
-
-
-class _Lines:
-    """Prints a line for every tenth of a step."""
-
-    def __init__(self) -> None:
-        self._said: dict[str, int] = {}
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        tenth = 10 * done // total if total else 10
-        if self._said.get(what) != tenth:
-            self._said[what] = tenth
-            errors.print(f"{what}: {done:,} of {total:,}", soft_wrap=True)

@@ -13,8 +13,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from rec_pkg.progress import silent
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from rec_pkg.progress import OnProgress
 
 console: Final = Console(markup=False, highlight=False, emoji=False)
 errors: Final = Console(markup=False, highlight=False, emoji=False, stderr=True)
@@ -58,18 +62,19 @@ def print_facts(facts: Mapping[str, object]) -> None:
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Give a bar on a terminal; elsewhere nothing moves."""
+def progress(*, lines: bool = False) -> Iterator[OnProgress]:
+    """Give a bar on a terminal; elsewhere, if asked to, a line for every tenth of a step."""
     if not errors.is_terminal:
-        yield lambda *_: None
+        yield _Lines() if lines else silent
         return
-    from rich.progress import Progress  # noqa: PLC0415  # on a terminal only
+    from rich.progress import Progress, TimeElapsedColumn  # noqa: PLC0415  # on a terminal only
 
-    with Progress(console=errors, transient=True) as bars:
+    columns = (*Progress.get_default_columns(), TimeElapsedColumn())
+    with Progress(*columns, console=errors, transient=True) as bars:
         yield _advance(bars)
 
 
-def _advance(bars: Any) -> Callable[[str, int, int], None]:  # noqa: ANN401  # rich, imported late
+def _advance(bars: Any) -> OnProgress:  # noqa: ANN401  # rich, imported late
     tasks: dict[str, Any] = {}
 
     def advance(what: str, done: int, total: int) -> None:
@@ -78,6 +83,17 @@ def _advance(bars: Any) -> Callable[[str, int, int], None]:  # noqa: ANN401  # r
         bars.update(tasks[what], completed=done, total=total or None)
 
     return advance
+
+
+class _Lines:
+    def __init__(self) -> None:
+        self._said: dict[str, int] = {}
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        tenth = 10 * done // total if total else 10
+        if self._said.get(what) != tenth:
+            self._said[what] = tenth
+            errors.print(f"{what}: {done:,} of {total:,}", soft_wrap=True)
 
 
 def cell(value: object) -> str:

@@ -65,7 +65,7 @@ def tune(  # noqa: PLR0913  # as many as there are options
     options = tuning.Options(
         keep_seen=keep_seen, since=since and since.replace(tzinfo=UTC), seed=seed
     )
-    with open_connection() as connection, progress() as on_progress:
+    with open_connection() as connection, progress(lines=True) as on_progress:
         register_vector(connection)
         store = tuning.Store(connection)
         if undo:

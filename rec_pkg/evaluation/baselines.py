@@ -153,7 +153,7 @@ class ContentRanker:
         del weights
         if len(history) == 0:
             return np.zeros(len(self.vectors))
-        recent, decays = latest_first(history[-self.n_latest :], self.decay)
+        recent, decays = weighed(history[-self.n_latest :], self.decay)
         each = self.vectors @ self.vectors[recent].T
         centroid = _by_centroid(self.vectors)(recent, decays)
         scores = self.latest * centroid + self.closest * each.max(axis=1)
@@ -175,7 +175,7 @@ def tfidf_vectors(documents: Sequence[str]) -> Any:  # noqa: ANN401  # scipy has
     return sparse.csr_array((values / lengths[rows], (rows, columns)), shape=shape)
 
 
-def latest_first(history: Integers, decay: float) -> tuple[Integers, Floats]:
+def weighed(history: Integers, decay: float) -> tuple[Integers, Floats]:
     """Return the last events, oldest first, and the weight of each: 1 for the latest."""
     recent = history[-LONGEST:]
     return recent, decay ** np.arange(len(recent) - 1, -1, -1, dtype=np.float64)

@@ -15,21 +15,21 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from rec_pkg.evaluation import baselines
-from rec_pkg.evaluation.baselines import Material, RecentPopularity, latest_first, sequences_of
+from rec_pkg.evaluation.baselines import Material, RecentPopularity, sequences_of, weighed
 from rec_pkg.evaluation.protocols import time_plan
+from rec_pkg.progress import silent
 from rec_pkg.ranking_metrics import CUT, NOBODY, SHOWN, Answers, accuracy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from rec_pkg.evaluation.baselines import ContentRanker, Scorer
     from rec_pkg.evaluation.data import Event
     from rec_pkg.evaluation.protocols import Case, Plan
+    from rec_pkg.progress import OnProgress
     from rec_pkg.ranking_metrics import Floats, Integers
-
-    OnProgress = Callable[[str, int, int], None]
 
 LEARNERS: Final[Mapping[str, Callable[[Material], Scorer]]] = {
     "content": baselines.content,
@@ -54,17 +54,19 @@ class Contest:
     """
     The catalogue, and whether what a user had before can be in his list.
 
-    `content` takes the place of the model of that name.
+    Events of `disliking` kinds teach nothing and lead nowhere, but mark an item as had. `content`
+    takes the place of the model of that name.
     """
 
     places: Mapping[str, int]
     documents: Sequence[str]
     vectors: NDArray[np.float32]
     keep_seen: bool
+    disliking: Collection[str] = ()
     content: ContentRanker | None = None
 
     def run(
-        self, plan: Plan, on_progress: OnProgress = lambda *_: None
+        self, plan: Plan, on_progress: OnProgress = silent
     ) -> tuple[dict[str, Answers], dict[str, float]]:
         """Return the answers of each model, and the decay or half-life (s) that was chosen."""
         chosen = self._choose(plan)
@@ -82,7 +84,8 @@ class Contest:
 
     def _choose(self, plan: Plan) -> dict[str, float]:
         """Return the best parameter of each model on the last tenth of the log."""
-        trial = time_plan(plan.log, keep_seen=self.keep_seen).sample(VALIDATED)
+        trial = time_plan(plan.log, keep_seen=self.keep_seen, disliking=self.disliking)
+        trial = trial.sample(VALIDATED)
         chosen = {name: USUAL for name in NAMES if name != "popularity"}
         chosen[RECENT] = HALF_LIVES_S[2]
         if self.content:
@@ -123,32 +126,35 @@ class Contest:
         return _stacked(answered)
 
     def _add(self, model: RecentPopularity, events: Sequence[Event]) -> None:
-        named = [event for event in events if event.item_id is not None]
+        named = [e for e in self._chosen(events) if e.item_id is not None]
         model.add(
-            np.array([self.places[str(event.item_id)] for event in named], dtype=np.int64),
+            self._places(named),
             np.array([event.at.timestamp() for event in named], dtype=np.float64),
         )
 
     def _material(self, events: Sequence[Event]) -> Material:
-        return Material(sequences_of(events, self.places), self.documents, self.vectors)
+        sequences = sequences_of(self._chosen(events), self.places)
+        return Material(sequences, self.documents, self.vectors)
 
     def _answers(self, scorer: Scorer, cases: Sequence[Case], decay: float) -> Answers:
-        return _stacked(
-            [
-                self._answer(scorer(*latest_first(self._history(case), decay)), case)
-                for case in cases
-            ]
-        )
+        def answer(case: Case) -> tuple[float, Integers]:
+            history = self._places(self._chosen(case.history))
+            return self._answer(scorer(*weighed(history, decay)), case)
 
-    def _history(self, case: Case) -> Integers:
-        known = [self.places[e.item_id] for e in case.history if e.item_id is not None]
-        return np.array(known, dtype=np.int64)
+        return _stacked([answer(case) for case in cases])
+
+    def _chosen(self, events: Iterable[Event]) -> list[Event]:
+        return [event for event in events if event.kind not in self.disliking]
+
+    def _places(self, events: Iterable[Event]) -> Integers:
+        named = [self.places[e.item_id] for e in events if e.item_id is not None]
+        return np.array(named, dtype=np.int64)
 
     def _answer(self, scores: Floats, case: Case) -> tuple[float, Integers]:
         """Return the rank of the target, and the list."""
         scores = np.array(scores, dtype=np.float64)
         if not self.keep_seen:
-            scores[self._history(case)] = -np.inf
+            scores[self._places(case.history)] = -np.inf
         return rank(scores, self.places[case.target]), best(scores)
 
 

@@ -13,16 +13,16 @@ import numpy as np
 
 from rec_pkg.errors import RecError
 from rec_pkg.evaluation.protocols import TEST_USERS
+from rec_pkg.progress import silent
 from rec_pkg.ranking_metrics import NOBODY, SHOWN, Answers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from rec_pkg.evaluation.protocols import Case, Plan
     from rec_pkg.evaluation.store import Store
+    from rec_pkg.progress import OnProgress
     from rec_pkg.ranking_metrics import Floats, Integers
-
-    OnProgress = Callable[[str, int, int], None]
 
 STEP: Final = "rec.recommend"
 
@@ -58,7 +58,7 @@ def play(  # noqa: PLR0913  # two ways to ask, and what to ask
     *,
     keep_seen: bool,
     frozen: bool,
-    on_progress: OnProgress = lambda *_: None,
+    on_progress: OnProgress = silent,
 ) -> Answers:
     """
     Return the lists of the product for the cases of a plan whose log is loaded and folded.

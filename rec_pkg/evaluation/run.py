@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -19,20 +19,20 @@ from rec_pkg.evaluation.report import Report, Result
 from rec_pkg.evaluation.scratch import run_worker, scratch_database
 from rec_pkg.evaluation.store import Store
 from rec_pkg.evaluation.tuned import Tuned, calibrate, tune
+from rec_pkg.progress import silent
 from rec_pkg.ranking_metrics import accuracy, bootstrap, coverage, numbered, variety
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from rec_pkg.evaluation.data import Dataset
     from rec_pkg.evaluation.protocols import Plan, Protocol
+    from rec_pkg.progress import OnProgress
     from rec_pkg.ranking_metrics import Answers, Figure, Floats
     from rec_pkg.settings import Settings
-
-    OnProgress = Callable[[str, int, int], None]
 
 COLD_HISTORY: Final = 2
 """A user with so few events, or fewer, is cold."""
@@ -62,7 +62,7 @@ def evaluate(
     settings: Settings,
     folder: Path,
     options: Options | None = None,
-    on_progress: OnProgress = lambda *_: None,
+    on_progress: OnProgress = silent,
 ) -> Report:
     """
     Play the log of a data set through a scratch database and score its lists.
@@ -78,7 +78,8 @@ def evaluate(
     with scratch_database(settings, dataset, on_progress) as address, Store.open(address) as store:
         kinds = store.kinds()
         _check_kinds(dataset, kinds)
-        plan = _plan(dataset, options, kinds)
+        disliking = {kind for kind, weight in kinds.items() if weight < 0}
+        plan = _plan(dataset, options, disliking)
         places = {item: place for place, item in enumerate(dataset.item_ids)}
         calibrated = options.tune and calibrate(address, on_progress)
         vectors = store.vectors(dataset.item_ids)
@@ -87,16 +88,10 @@ def evaluate(
         run_worker(settings, address, store.pending, on_progress)
         found = _tuned(address, plan, options, on_progress)
         store.gather_statistics()
-        contest = Contest(
-            places,
-            dataset.documents,
-            vectors,
-            options.keep_seen,
-            ContentRanker(vectors, store.latest_items(), **found.content)
-            if found.content
-            else None,
-        )
-        answers, chosen = contest.run(plan, on_progress)
+        content = found.content and ContentRanker(vectors, store.latest_items(), **found.content)
+        answers, chosen = Contest(
+            places, dataset.documents, vectors, options.keep_seen, disliking, content or None
+        ).run(plan, on_progress)
         own = play(
             store,
             plan,
@@ -105,29 +100,35 @@ def evaluate(
             frozen=options.frozen,
             on_progress=on_progress,
         )
-        encoder = store.encoder()
+        facts = {
+            "encoder": store.encoder(),
+            "calibrated": calibrated,
+            "tuning": found.facts,
+            "parameters": chosen,
+            "seconds": round(perf_counter() - started, 1),
+        }
     return Report(
         dataset=dataset.name,
         protocol=plan.protocol,
         n=len(plan.cases),
         models=_results(plan, {"rec": own} | {n: answers[n] for n in NAMES}, places, vectors),
-        facts={
-            "users": len({case.person for case in plan.cases}),
-            "items": len(places),
-            "log_events": len(plan.log),
-            "dropped_rows": dataset.dropped,
-            "core": None if plan.protocol == "rows" else options.core,
-            "keep_seen": options.keep_seen,
-            "frozen": options.frozen,
-            "limit": options.limit,
-            "seed": options.seed,
-            "encoder": encoder,
-            "calibrated": calibrated,
-            "tuning": found.facts,
-            "parameters": chosen,
-            "seconds": round(perf_counter() - started, 1),
-        },
+        facts=_asked(dataset, plan, options) | facts,
     )
+
+
+def _asked(dataset: Dataset, plan: Plan, options: Options) -> dict[str, Any]:
+    """Return what was asked for, and of how many."""
+    return {
+        "users": len({case.person for case in plan.cases}),
+        "items": len(dataset.item_ids),
+        "log_events": len(plan.log),
+        "dropped_rows": dataset.dropped,
+        "core": None if plan.protocol == "rows" else options.core,
+        "keep_seen": options.keep_seen,
+        "frozen": options.frozen,
+        "limit": options.limit,
+        "seed": options.seed,
+    }
 
 
 def _tuned(address: str, plan: Plan, options: Options, on_progress: OnProgress) -> Tuned:
@@ -138,13 +139,13 @@ def _tuned(address: str, plan: Plan, options: Options, on_progress: OnProgress) 
     )
 
 
-def _plan(dataset: Dataset, options: Options, kinds: Mapping[str, float]) -> Plan:
+def _plan(dataset: Dataset, options: Options, disliking: Collection[str]) -> Plan:
     return make_plan(
         dataset,
         options.protocol or ("time" if dataset.events else "rows"),
         core=options.core,
         keep_seen=options.keep_seen,
-        disliking={kind for kind, weight in kinds.items() if weight < 0},
+        disliking=disliking,
     ).sample(options.limit, options.seed)
 
 

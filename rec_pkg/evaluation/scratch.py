@@ -34,9 +34,8 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from rec_pkg.evaluation.data import Dataset
+    from rec_pkg.progress import OnProgress
     from rec_pkg.settings import Settings
-
-    OnProgress = Callable[[str, int, int], None]
 
 PREFIX: Final = "pgrec_evaluate"
 POLL_S: Final = 0.5

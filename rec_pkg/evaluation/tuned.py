@@ -14,11 +14,8 @@ from rec_pkg.evaluation.protocols import FIRST_TARGET_AT
 from rec_pkg.tuning.search import Choice, Search
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rec_pkg.evaluation.protocols import Plan
-
-    OnProgress = Callable[[str, int, int], None]
+    from rec_pkg.progress import OnProgress
 
 OF_CONTENT = ("latest", "closest", "repeat")
 

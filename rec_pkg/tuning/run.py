@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from rec_pkg.errors import BadInput
+from rec_pkg.progress import silent
 from rec_pkg.ranking_metrics import accuracy, bootstrap
 from rec_pkg.tuning.examples import able_events, examples, split
 from rec_pkg.tuning.log import NONE
@@ -22,13 +23,12 @@ from rec_pkg.tuning.search import CONTENT, Choice, Search, Task
 from rec_pkg.tuning.terms import TERMS, Shape, Terms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Collection, Mapping
     from datetime import datetime
 
+    from rec_pkg.progress import OnProgress
     from rec_pkg.tuning.log import Floats, Integers, Log
     from rec_pkg.tuning.store import Settings, Store
-
-    OnProgress = Callable[[str, int, int], None]
 
 EVENTS: Final = 1_000_000
 EXAMPLES: Final = 5000
@@ -106,7 +106,7 @@ def prepare(store: Store, options: Options) -> Replay:
     return Replay(settings, learning, judging)
 
 
-def fit(replay: Replay, options: Options, on_progress: OnProgress = lambda *_: None) -> Judgement:
+def fit(replay: Replay, options: Options, on_progress: OnProgress = silent) -> Judgement:
     """Return the settings that fit the log, beside those that hold, both judged."""
     now, shape = replay.settings, replay.learning.terms.shape
     search = Search(replay.learning, options.seed, on_progress)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from rec_pkg.progress import silent
 from rec_pkg.tuning.logit import Sample, fit
 from rec_pkg.tuning.terms import TERMS
 
@@ -22,10 +23,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from rec_pkg.progress import OnProgress
     from rec_pkg.tuning.log import Flags, Floats, Integers
     from rec_pkg.tuning.terms import Question, Shape, Terms
-
-    OnProgress = Callable[[str, int, int], None]
 
 DRAWN: Final = 200
 FOLDS: Final = 3
@@ -77,7 +77,7 @@ class Task:
         """Return how much each event counts (n,)."""
         return self.terms.log.kind_weights[self.events]
 
-    def sample(self, seed: int, on_progress: OnProgress = lambda *_: None) -> Sample:
+    def sample(self, seed: int, on_progress: OnProgress = silent) -> Sample:
         """Return the terms of each event's item and of items drawn uniformly."""
         generator = np.random.default_rng(seed)
         size = min(DRAWN, len(self.competing))
@@ -94,7 +94,7 @@ class Task:
     def ranks(
         self,
         rankers: Callable[[int], NDArray[np.floating]],
-        on_progress: OnProgress = lambda *_: None,
+        on_progress: OnProgress = silent,
     ) -> Floats:
         """
         Return the ranks (n, rankers) of the events' items among all that compete; ties halved.
@@ -137,7 +137,7 @@ def weights_of(choice: Choice, sample: Sample, shape: Shape) -> Floats:
 class Search:
     """The search for the best form of a ranker on a task, by cross-validation over its users."""
 
-    def __init__(self, task: Task, seed: int, on_progress: OnProgress = lambda *_: None) -> None:
+    def __init__(self, task: Task, seed: int, on_progress: OnProgress = silent) -> None:
         self._task = task
         self._on_progress = on_progress
         self._sample = task.sample(seed, on_progress)
