@@ -12,7 +12,7 @@ from sqlalchemy import URL, exc
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session, scoped_session
 
-from rec_pkg import models, queries, schema
+from rec_pkg import erasure, models, queries, schema
 from rec_pkg.errors import BadInput, DatabaseUnreachable, RecError, SchemaMissing, UnknownItem
 from rec_pkg.models import Item
 from rec_pkg.queries import Interest, PopularItem, Recommendation, Share, SimilarItem
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection, Engine, RowMapping
     from sqlalchemy.sql.functions import Function
+
+    from rec_pkg.erasure import Erasures
 
     Transaction = Session | Connection
 
@@ -103,9 +105,9 @@ class Client:
         value: float | None = None,
         occurred_at: datetime | None = None,
         dedupe_key: str | None = None,
-    ) -> int:
+    ) -> int | None:
         """
-        Log an event on an item, a text, or both, and return its id.
+        Log an event on an item, a text, or both, and return its id; None if the user is paused.
 
         Args:
             user_id: never empty.
@@ -206,6 +208,28 @@ class Client:
     def forget(self, user_id: str) -> int:
         """Erase all that is kept of a user and return how many events that were."""
         return self._call(sa.func.rec.forget_user(_text(user_id), type_=sa.Integer()))
+
+    def vacuum(self, *, full: bool = False, patience_s: float = 0) -> Erasures:
+        """
+        Clear the rows that erasures deleted; see `rec_pkg.erasure.vacuum`.
+
+        Raises:
+            BadInput: from a client that is part of a transaction of the caller's.
+        """
+        if not isinstance(self._bind, sa.Engine):
+            raise BadInput("a vacuum cannot be part of a transaction")
+        with self._connected():
+            pass  # the schema is of this version
+        with _translated():
+            return erasure.vacuum(self._bind, full=full, patience_s=patience_s)
+
+    def pause(self, user_id: str) -> bool:
+        """Keep the user's events out from now on; False if they were kept out already."""
+        return self._call(sa.func.rec.pause_user(_text(user_id), type_=sa.Boolean()))
+
+    def resume(self, user_id: str) -> bool:
+        """Let the user's events in again; False if they were not kept out."""
+        return self._call(sa.func.rec.resume_user(_text(user_id), type_=sa.Boolean()))
 
     def undo(self, user_id: str, event_id: int) -> bool:
         """Take an event back as if it had never been; False if there is no such event."""

@@ -254,6 +254,12 @@ class RankerSettings(Base):
     together_weight: Mapped[Filled[float]]
     newness_weight: Mapped[Filled[float]]
     exploration: Mapped[Filled[float]]
+    keep_text: Mapped[Filled[bool]]
+    events_kept: Mapped[timedelta | None]
+    keep_interests: Mapped[Filled[bool]]
+    minimum_cohort: Mapped[Filled[int]]
+    privacy_budget: Mapped[Filled[float]]
+    recount: Mapped[Filled[bool]]
 
 
 class Tuning(Base):
@@ -268,6 +274,49 @@ class Tuning(Base):
     figures: Mapped[dict[str, Any]]
     adopted: Mapped[bool]
     undone_at: Mapped[datetime | None]
+
+
+class Erasure(Base):
+    """An erasure and when a vacuum cleared what it deleted; whom it erased is not kept."""
+
+    __tablename__ = "erasures"
+
+    erasure_id: Mapped[Filled[int]] = mapped_column(sa.BigInteger, primary_key=True)
+    erased_at: Mapped[Filled[datetime]]
+    cleared_at: Mapped[datetime | None]
+
+
+class PausedUser(Base):
+    """A user whose events are not stored, whichever way they come."""
+
+    __tablename__ = "paused_users"
+
+    user_id: Mapped[Key[str]]
+    paused_at: Mapped[Filled[datetime]]
+
+
+class InterestBase(Base):
+    """The part of a `UserInterest` whose events were dropped from the log."""
+
+    __tablename__ = "interest_bases"
+
+    user_id: Mapped[Key[str]]
+    horizon: Mapped[Key[str]]
+    interest: Mapped[SumVector]
+    mass: Mapped[float]
+    as_of: Mapped[datetime]
+
+
+class Release(Base):
+    """Counts with noise that were given out, and what they cost of the privacy budget."""
+
+    __tablename__ = "releases"
+
+    release_id: Mapped[Filled[int]] = mapped_column(sa.BigInteger, primary_key=True)
+    released_at: Mapped[Filled[datetime]]
+    question: Mapped[dict[str, Any]]
+    epsilon: Mapped[float]
+    answer: Mapped[dict[str, Any]]
 
 
 class EventVector(Base):
@@ -300,6 +349,14 @@ class Parked(Base):
     error: Mapped[str]
 
 
+erasure_status = sa.Table(
+    "erasure_status",
+    Base.metadata,
+    sa.Column("erasure_id", sa.BigInteger, nullable=False),
+    sa.Column("erased_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("cleared_at", sa.DateTime(timezone=True)),
+    sa.Column("state", sa.Text, nullable=False),
+)
 COUNTS = (
     *("items", "items_to_encode", "items_failed", "events", "users", "texts"),
     *("pending", "parked", "deltas", "workers"),

@@ -60,6 +60,13 @@ comment on function rec.claim_items is
     'New and changed items. They are claimed until the end of the transaction by advisory locks, '
     'so that the application can go on updating them.';
 
+-- rec.text_lock(hash) -> key of the advisory lock of whoever encodes a text or drops it
+create or replace function rec.text_lock(p_hash bytea)
+returns bigint language sql immutable parallel safe
+return hashtextextended(encode(p_hash, 'hex'), 2);
+comment on function rec.text_lock is
+    'Key of the advisory lock under which a text is encoded, or dropped with its vector.';
+
 -- rec.claim_texts(limit) -> texts of queued events that have no vector yet
 create or replace function rec.claim_texts(p_limit integer)
 returns table (text_hash bytea, text text, user_id text, event_id bigint)
@@ -78,7 +85,7 @@ as $$
             and not exists (select from rec.texts t where t.text_hash = e.text_hash)
         order by e.text_hash
     ) w
-    where pg_try_advisory_xact_lock(hashtextextended(encode(w.text_hash, 'hex'), 2))
+    where pg_try_advisory_xact_lock(rec.text_lock(w.text_hash))
     limit p_limit;
 $$;
 comment on function rec.claim_texts is

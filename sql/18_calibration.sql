@@ -171,6 +171,8 @@ begin
         v_base.fingerprint, p_calibration
     where p_calibration is not null
     on conflict do nothing;
+    -- A sum of vectors cannot be moved as the vectors are; what was dropped from the log is lost here.
+    delete from rec.interest_bases;
     update rec.encoders e set active = false where e.active;
     update rec.encoders e set active = true where e.fingerprint = v_fingerprint;
     return v_fingerprint;

@@ -7,6 +7,34 @@ return hashtextextended(p_user_id, 3);
 comment on function rec.user_lock is
     'Key of the advisory lock under which events of a user are folded, undone or erased.';
 
+-- rec.texts_lock() -> key of the advisory lock of whoever drops vectors of texts
+create or replace function rec.texts_lock()
+returns bigint language sql immutable parallel safe
+return 7161640126430381877;
+comment on function rec.texts_lock() is
+    'Key of the advisory lock that is held while vectors of texts are dropped to which no event refers. '
+    'Folding shares it, so that no event is folded by a vector that is just going.';
+
+-- rec.drop_raw_texts_of(users, events, times) -> number of events of which only the hash of the text is left
+create or replace function rec.drop_raw_texts_of(
+    p_users text[], p_events bigint[], p_times timestamptz[])
+returns integer language plpgsql volatile
+set search_path from current
+set plan_cache_mode = force_custom_plan
+as $$
+declare
+    v_dropped integer;
+begin
+    update rec.events e set text = null
+    from unnest(p_users, p_events, p_times) as c (user_id, event_id, occurred_at)
+    where e.user_id = c.user_id and e.event_id = c.event_id and e.occurred_at = c.occurred_at
+        and e.user_id = any(p_users) and e.text is not null;
+    get diagnostics v_dropped = row_count;
+    return v_dropped;
+end $$;
+comment on function rec.drop_raw_texts_of is
+    'Drop the raw texts of events that are encoded; the vectors stay under the hashes of the texts.';
+
 -- rec.apply_users(users) -> number of events of these users that left the queue
 create or replace function rec.apply_users(p_users text[])
 returns integer language plpgsql volatile
@@ -18,10 +46,12 @@ declare
     v_events bigint[];
     v_times timestamptz[];
     v_folded integer;
+    v_texts boolean;
 begin
     if not rec.try_share_space() then
         return 0;
     end if;
+    v_texts := pg_try_advisory_xact_lock_shared(rec.texts_lock());
     -- Claim. A user on whom another session works is left to it; this never waits.
     select array_agg(distinct u.user_id) into v_users from unnest(p_users) as u (user_id)
     where pg_try_advisory_xact_lock(rec.user_lock(u.user_id));
@@ -29,7 +59,7 @@ begin
     into v_users, v_events, v_times
     from (
         select p.user_id, p.event_id, p.occurred_at from rec.pending p
-        where p.user_id = any(v_users) and p.retry_at <= now()
+        where p.user_id = any(v_users) and p.retry_at <= now() and (v_texts or not p.has_text)
         for update skip locked
     ) c;
     if v_users is null then
@@ -64,6 +94,9 @@ begin
 
     perform rec.add_shares(v_users, v_events, v_times);
     perform rec.add_deltas(v_users, v_events, v_times);
+    if not (select s.keep_text from rec.settings s) then
+        perform rec.drop_raw_texts_of(v_users, v_events, v_times);
+    end if;
     delete from rec.pending p
     using unnest(v_users, v_events) as c (user_id, event_id)
     where p.user_id = c.user_id and p.event_id = c.event_id and p.user_id = any(v_users);

@@ -8,25 +8,40 @@ language sql stable
 set search_path from current
 as $$
     with event as materialized (
-        select e.at, e.weight, e.embedding, max(e.at) over () as as_of
+        select e.at, e.weight, e.embedding
         from rec.event_vectors e
         where e.user_id = p_user_id and e.at <= p_as_of
             and e.embedding is not null and e.weight is not null
             and (p_pending or not exists (
                 select from rec.pending p
                 where p.user_id = p_user_id and p.event_id = e.event_id))
+    ), base as materialized (
+        select b.horizon, b.interest, b.mass, b.as_of
+        from rec.interest_bases b where b.user_id = p_user_id and b.as_of <= p_as_of
+    ), latest as (
+        select max(m.at) as as_of
+        from (select e.at from event e union all select b.as_of from base b) m
+    ), share as (
+        select h.horizon, e.weight * rec.decay(l.as_of - e.at, h.half_life) as weight, e.embedding,
+            l.as_of
+        from event e cross join latest l cross join rec.horizons h
     )
-    select h.horizon,
-        sum(rec.scaled(e.embedding, e.weight * rec.decay(e.as_of - e.at, h.half_life))),
-        sum(abs(e.weight) * rec.decay(e.as_of - e.at, h.half_life)),
-        e.as_of
-    from event e cross join rec.horizons h
-    group by h.horizon, e.as_of;
+    select t.horizon, sum(t.interest), sum(t.mass), t.as_of
+    from (
+        select s.horizon, rec.scaled(s.embedding, s.weight) as interest, abs(s.weight) as mass, s.as_of
+        from share s
+        union all
+        select b.horizon, rec.decayed(b.interest, rec.decay(l.as_of - b.as_of, h.half_life)),
+            b.mass * rec.decay(l.as_of - b.as_of, h.half_life), l.as_of
+        from base b join rec.horizons h using (horizon) cross join latest l
+    ) t
+    group by t.horizon, t.as_of;
 $$;
 comment on function rec.replay is
-    'The interest sums of a user as of his last event up to p_as_of, from the event log alone. '
-    'Until infinity it equals what is stored plus what is pending; without the pending events, '
-    'what is stored.';
+    'The interest sums of a user as of his last event up to p_as_of, from the event log alone, or '
+    'from the log and rec.interest_bases where events were dropped. Until infinity it equals what is '
+    'stored plus what is pending; without the pending events, what is stored. Of the time before the '
+    'last dropped event it knows only what the log still holds.';
 
 -- rec.current_sums(user) -> the stored sums plus the pending events whose vectors are known
 create or replace function rec.current_sums(p_user_id text)

@@ -15,9 +15,14 @@ as $$
         select v.embedding::vector as embedding, vector_norm(v.embedding::vector) as norm
         from rec.item_vectors v where v.item_id = p_item_id
     ), horizon as (
-        select i.as_of, h.half_life, i.weight / (vector_norm(i.interest) * t.norm) as factor
+        select i.horizon, i.as_of, h.half_life, i.weight / (vector_norm(i.interest) * t.norm) as factor
         from rec.interest(p_user_id, p_as_of) i join rec.horizons h using (horizon) cross join target t
         where i.weight > 0
+    ), earlier as (
+        select sum(h.factor * rec.decay(h.as_of - b.as_of, h.half_life)
+            * -(b.interest <#> t.embedding)) as share
+        from rec.interest_bases b join horizon h using (horizon) cross join target t
+        where b.user_id = p_user_id and (p_as_of is null or b.as_of <= p_as_of)
     ), recent as materialized (
         select l.* from rec.latest_shares(p_user_id, p_as_of)
             with ordinality as l (event_id, embedding, weight, place)
@@ -50,6 +55,7 @@ as $$
     union all
     select o.term, o.share, null, null, null, null, null, null
     from total t cross join rec.settings s cross join lateral (values
+        ('earlier', s.content_weight * (select r.share from earlier r)),
         ('transition', s.transition_weight * t.transition),
         ('together', s.together_weight * t.together),
         ('trend', s.trend_weight * t.trend),
@@ -62,5 +68,5 @@ as $$
 $$;
 comment on function rec.explain is
     'Splits the score of an item for a user into a share of each of his events, in the terms content, '
-    'latest and closest (that of the closest event, the latest of several), and the other terms; the '
-    'shares add up to the score, the greatest comes first.';
+    'latest and closest (that of the closest event, the latest of several), of events that were dropped '
+    'from the log (earlier), and the other terms; the shares add up to the score, the greatest first.';

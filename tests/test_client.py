@@ -284,6 +284,7 @@ def test_an_event_can_be_undone_once(client: Client) -> None:
     client.track("ada", "shirt0")
     before = client.recommend("ada", 3)
     event_id = client.track("ada", "drill0", kind="purchase")
+    assert event_id
     assert client.recommend("ada", 3) != before
     assert client.undo("ada", event_id) is True
     assert _ids(client.recommend("ada", 3)) == _ids(before)

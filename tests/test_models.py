@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     Db = psycopg.Connection[tuple[Any, ...]]
 
 DIMS = 384
-VIEWS = {"rec.status", "rec.parked", "rec.event_vectors"}
+VIEWS = {"rec.status", "rec.erasure_status", "rec.parked", "rec.event_vectors"}
 UNIT = [1.0] + [0.0] * (DIMS - 1)
 
 

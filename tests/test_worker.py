@@ -101,6 +101,22 @@ def top(db: Connection, user: str) -> str:
     return str(row[0])
 
 
+def test_a_worker_clears_what_an_erasure_left(shelf: Connection, database_url: str) -> None:
+    def cleared() -> bool:
+        row = shelf.execute("select every(state = 'cleared') from rec.erasure_status").fetchone()
+        return row == (True,)
+
+    shelf.execute("select rec.track('ann', 'novel')")
+    with worker(database_url):
+        wait_until(lambda: drained(shelf) and sleeping(shelf))
+        shelf.execute("select rec.forget_user('ann')")
+        wait_until(cleared)
+    shelf.execute("select rec.forget_user('bob')")
+    with worker(database_url, "--once") as process:
+        assert process.wait(PATIENCE_S) == 0
+    assert cleared()
+
+
 def test_once_drains_everything_and_ends(shelf: Connection, database_url: str) -> None:
     shelf.execute("select rec.track('ann', p_kind => 'wish', p_text => %s)", [JEANS])
     shelf.execute("select rec.track('bob', 'novel')")

@@ -14,6 +14,7 @@ from rec_pkg import schema
 from rec_pkg.errors import EncoderInvalid, SchemaMismatch, SchemaMissing
 from rec_pkg.item_text import item_text, item_title
 from worker.space import Space
+from worker.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 LINGER_S: Final = 0.01
 LONGEST_LINGER_S: Final = 0.25
-PARTITIONS_EVERY_S: Final = 6 * 3600.0
-PARTITIONS_RETRY_S: Final = 60.0
 SETTLING_S: Final = 0.2
 
 log = structlog.get_logger("worker")
@@ -54,7 +53,7 @@ class Loop:
         self._metrics = metrics
         self._stopping = stopping
         self._space = Space(encoder.fingerprint)
-        self._partitions_due = 0.0
+        self._upkeep = Upkeep(store, metrics)
 
     async def prepare(self) -> None:
         """
@@ -76,17 +75,21 @@ class Loop:
 
     async def run(self, *, once: bool = False) -> None:
         """Drain and sleep in turn until told to stop; with `once`, until nothing is queued."""
-        while not self._stopping.is_set():
-            await self._keep_house()
-            await self.drain()
-            queue = await self._store.queue()
-            self._metrics.observe(queue)
-            if not once:
-                await self._sleep()
-            elif queue.pending == 0:
-                return
-            else:  # postponed, or with another worker
-                await asyncio.sleep(await self._store.seconds_to_retry(longest=1))
+        try:
+            while not self._stopping.is_set():
+                await self._upkeep.look()
+                await self.drain()
+                queue = await self._store.queue()
+                self._metrics.observe(queue)
+                if not once:
+                    await self._sleep()
+                elif queue.pending == 0:
+                    await self._upkeep.finish()
+                    return
+                else:  # postponed, or with another worker
+                    await asyncio.sleep(await self._store.seconds_to_retry(longest=1))
+        finally:
+            await self._upkeep.stop()
 
     async def drain(self) -> bool:
         """
@@ -109,19 +112,6 @@ class Loop:
             if rounds == 1 and await self._store.has_work():
                 await self._store.wake_others()
         return rounds > 0
-
-    async def _keep_house(self) -> None:
-        now = asyncio.get_running_loop().time()
-        if now >= self._partitions_due:
-            self._partitions_due = now + PARTITIONS_EVERY_S
-            try:
-                made = await self._store.make_partitions()
-            except psycopg.Error as error:
-                self._refused("partitions cannot be made now", error)
-                self._partitions_due = now + PARTITIONS_RETRY_S
-            else:
-                if made:
-                    log.info("partitions made", partitions=made)
 
     async def _sleep(self) -> None:
         """

@@ -57,6 +57,32 @@ class Queue:
     items_to_encode: int
 
 
+class Cleaner:
+    """A connection that drops what is not to stay."""
+
+    def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        self._connection = connection
+
+    async def retain(self) -> str | None:
+        """Drop a part of what is not to stay and say what; None if nothing is left."""
+        cursor = self._connection.cursor(row_factory=scalar_row)
+        await cursor.execute("select rec.apply_retention()")
+        done: str | None = await cursor.fetchone()
+        return done
+
+    async def vacuum(self) -> int:
+        """Clear the rows that erasures deleted; return how many erasures are done with."""
+        begun = await self._connection.execute("select * from rec.begin_vacuum()")
+        plan = await begun.fetchall()
+        for statement, _ in plan:
+            await self._connection.execute(statement.encode())
+        if not plan:
+            return 0
+        _, erasures = plan[0]
+        await self._connection.execute("select rec.end_vacuum(%s)", [erasures])
+        return len(erasures)
+
+
 class Store:
     """
     Two connections of a worker: one that works and one that listens.
@@ -66,10 +92,14 @@ class Store:
     """
 
     def __init__(
-        self, work: psycopg.AsyncConnection[Any], listener: psycopg.AsyncConnection[Any]
+        self,
+        work: psycopg.AsyncConnection[Any],
+        listener: psycopg.AsyncConnection[Any],
+        conninfo: str,
     ) -> None:
         self._work = work
         self._listener = listener
+        self._conninfo = conninfo
 
     @classmethod
     @asynccontextmanager
@@ -85,7 +115,7 @@ class Store:
         ):
             await register_vector_async(work)
             await listener.execute("listen rec_events")
-            yield cls(work, listener)
+            yield cls(work, listener, conninfo)
 
     @property
     def broken(self) -> bool:
@@ -122,6 +152,18 @@ class Store:
     async def make_partitions(self) -> int:
         """Make the partitions of the months ahead and return how many were missing."""
         return await self._value(int, "select rec.make_partitions()")
+
+    async def vacuum_due(self) -> bool:
+        """Return whether erasures left rows that a vacuum can clear."""
+        return await self._value(bool, "select rec.vacuum_due()")
+
+    @asynccontextmanager
+    async def cleaner(self) -> AsyncIterator[Cleaner]:
+        """Open a connection beside the work, for what may take minutes."""
+        async with await psycopg.AsyncConnection.connect(
+            self._conninfo, autocommit=True, application_name="pgrec worker (cleans)"
+        ) as connection:
+            yield Cleaner(connection)
 
     def transaction(self) -> Any:  # noqa: ANN401  # psycopg's own context manager
         """Open a transaction on the working connection; claims hold until it ends."""

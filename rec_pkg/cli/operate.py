@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from math import inf
 from typing import Annotated
 
 import typer
@@ -17,7 +18,7 @@ from rec_pkg.errors import BadInput, EmbeddedServerMissing
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     add = app.command(rich_help_panel="Run")
-    for command in (up, down, migrate, retry, status):
+    for command in (up, down, migrate, retry, status, vacuum):
         add(command)
     settings = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
     app.command(rich_help_panel="Run", context_settings=settings)(psql)
@@ -145,6 +146,35 @@ def retry(*, as_json: AsJson = False) -> None:
         print_json({"events": events, "items": items})
     else:
         console.print(f"{events:,} events and {items:,} items are back in the queue.")
+
+
+def vacuum(
+    *,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full", help="Rewrite the tables, which locks them: no old byte stays in their files."
+        ),
+    ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for transactions that may still read the rows.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Clear the rows that erasures deleted from tables, indexes and statistics.
+
+    A worker does it by itself; rec.erasure_status tells how far it is. Nothing happens where
+    nothing was erased. Exit status 1 if something is left.
+    """
+    with open_client() as client:
+        left = client.vacuum(full=full, patience_s=inf if wait else 0)
+    if as_json:
+        print_json(left._asdict())
+    else:
+        console.print(f"{left.waiting:,} erasures are left, {left.held:,} held by transactions.")
+    if left.waiting:
+        raise typer.Exit(1)
 
 
 def status(*, as_json: AsJson = False) -> None:

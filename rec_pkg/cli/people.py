@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from math import inf
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -35,7 +36,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     panels: dict[str, tuple[Callable[..., None], ...]] = {
         "Recommend": (recommend, explain, similar, track),
-        "Data": (export, undo, forget),
+        "Data": (export, undo, forget, pause, resume),
     }
     for panel, commands in panels.items():
         for command in commands:
@@ -159,7 +160,7 @@ def track(  # noqa: PLR0913  # an event has as many parts
     if as_json:
         print_json({"event_id": event_id})
     else:
-        console.print(event_id)
+        console.print("not stored: the user is paused" if event_id is None else event_id)
 
 
 def export(user: User) -> None:
@@ -179,16 +180,45 @@ def undo(
     console.print(f"Event {event} is undone.")
 
 
-def forget(user: User, *, yes: Yes = False, as_json: AsJson = False) -> None:
-    """Erase a user: events, interests, texts, and the part in every count. There is no way back."""
+def forget(
+    user: User,
+    *,
+    yes: Yes = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="End when a vacuum has cleared the deleted rows, too.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Erase a user: events, interests, texts, and the part in every count. There is no way back.
+
+    Deleted rows can be read from the files of the database until a vacuum has cleared them; a
+    worker does that by itself, and so do --wait and `pgrec vacuum`.
+    """
     if not yes:
         typer.confirm(f"Erase all that is kept of {cell(user)}?", abort=True, err=True)
     with open_client() as client:
         erased = client.forget(user)
+        if wait:
+            client.vacuum(patience_s=inf)
     if as_json:
         print_json({"events": erased})
     else:
         console.print(f"{erased:,} events of {cell(user)} are erased, and all that came of them.")
+
+
+def pause(user: User) -> None:
+    """Keep the events of a user out from now on; what is stored stays, and so do the lists."""
+    with open_client() as client:
+        paused = client.pause(user)
+    console.print("Paused: no event of the user is stored." if paused else "Already paused.")
+
+
+def resume(user: User) -> None:
+    """Let the events of a user in again."""
+    with open_client() as client:
+        resumed = client.resume(user)
+    console.print("Events of the user are stored again." if resumed else "There was no pause.")
 
 
 def _told(share: Share) -> dict[str, Any]:

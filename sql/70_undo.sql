@@ -1,0 +1,75 @@
+-- Taking one event back, and the vectors of texts to which no event refers any more.
+
+-- rec.lock_texts(user, event_id) -> hashes of the texts of a user, or of one event, which no worker is
+-- encoding then nor begins to encode
+create or replace function rec.lock_texts(p_user_id text, p_event_id bigint default null)
+returns bytea[] language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_hashes bytea[];
+begin
+    select array_agg(distinct e.text_hash order by e.text_hash) into v_hashes
+    from rec.events e
+    where e.user_id = p_user_id and e.text_hash is not null
+        and (p_event_id is null or e.event_id = p_event_id);
+    perform pg_advisory_xact_lock(rec.text_lock(h.text_hash))
+    from unnest(v_hashes) with ordinality as h (text_hash, place);
+    return v_hashes;
+end $$;
+comment on function rec.lock_texts is
+    'Take the locks under which texts are encoded, so that no vector of an erased text is stored '
+    'after the erasure.';
+
+-- rec.drop_texts(hashes) -> number of text vectors dropped, of texts that no event holds any more
+create or replace function rec.drop_texts(p_hashes bytea[])
+returns integer language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_dropped integer;
+begin
+    delete from rec.texts t
+    where t.text_hash = any(p_hashes)
+        and not exists (select from rec.events e where e.text_hash = t.text_hash);
+    get diagnostics v_dropped = row_count;
+    return v_dropped;
+end $$;
+comment on function rec.drop_texts is 'Drop the vectors of texts to which no event refers any more.';
+
+-- rec.undo_event(user, event_id) -> whether there was such an event; nothing is left of it
+create or replace function rec.undo_event(p_user_id text, p_event_id bigint)
+returns boolean language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_hashes bytea[];
+begin
+    perform pg_advisory_xact_lock_shared(rec.space_lock());
+    if not exists (
+        select from rec.events e where e.user_id = p_user_id and e.event_id = p_event_id) then
+        return false;
+    end if;
+    perform pg_advisory_xact_lock(rec.user_lock(p_user_id));
+    v_hashes := rec.lock_texts(p_user_id, p_event_id);
+    if v_hashes is not null then
+        perform pg_advisory_xact_lock(rec.texts_lock());
+    end if;
+    insert into rec.item_deltas (user_id, from_item, to_item, amount, at)
+    select p_user_id, s.from_item, s.to_item, sum(s.amount), s.at
+    from (
+        select o.from_item, o.to_item, o.amount, o.at from rec.steps_of(p_user_id, p_event_id) o
+        union all
+        select o.from_item, o.to_item, -o.amount, o.at from rec.steps_of(p_user_id) o
+    ) s
+    group by s.from_item, s.to_item, s.at having abs(sum(s.amount)) > 1e-9;
+    delete from rec.pending p where p.user_id = p_user_id and p.event_id = p_event_id;
+    delete from rec.events e where e.user_id = p_user_id and e.event_id = p_event_id;
+    perform rec.rebuild_user(p_user_id);
+    perform rec.drop_texts(v_hashes);
+    insert into rec.erasures default values;
+    return true;
+end $$;
+comment on function rec.undo_event is
+    'Take an event back: from the log, from the interests, and from the counts it went into. The '
+    'bytes of the row go with the next vacuum, as after rec.forget_user().';

@@ -1,0 +1,40 @@
+-- Forgetting a user.
+
+-- rec.forget_user(user) -> number of events erased; no table holds anything of the user afterwards
+create or replace function rec.forget_user(p_user_id text)
+returns integer language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_hashes bytea[];
+    v_erased integer;
+begin
+    perform pg_advisory_xact_lock_shared(rec.space_lock());
+    perform pg_advisory_xact_lock(rec.user_lock(p_user_id));
+    v_hashes := rec.lock_texts(p_user_id);
+    perform pg_advisory_xact_lock(rec.texts_lock());
+    perform pg_advisory_xact_lock(hashtextextended('rec.merge_deltas', 0));
+    insert into rec.item_deltas (user_id, from_item, to_item, amount, at)
+    select s.user_id, s.from_item, s.to_item, -s.amount, s.at from rec.steps_of(p_user_id) s;
+    -- In one statement, so that both deletions see the same events.
+    with erased as (
+        delete from rec.events e where e.user_id = p_user_id returning e.event_id
+    ), unqueued as (
+        delete from rec.pending p where p.user_id = p_user_id
+    )
+    select count(*) into v_erased from erased e;
+    perform rec.drop_texts(v_hashes);
+    delete from rec.user_interests u where u.user_id = p_user_id;
+    delete from rec.interest_bases b where b.user_id = p_user_id;
+    delete from rec.paused_users u where u.user_id = p_user_id;
+    while exists (select from rec.item_deltas d where d.user_id = p_user_id) loop
+        perform rec.merge_deltas();
+    end loop;
+    insert into rec.erasures default values;
+    perform rec.wake();
+    return v_erased;
+end $$;
+comment on function rec.forget_user is
+    'Erase a user: events, interests, queue, pause, vectors of texts that only he wrote, and what he '
+    'added to popularity and transitions. rec.erasure_status tells when a vacuum has cleared the deleted '
+    'rows from tables, indexes and statistics, too; a worker or `pgrec vacuum` sees to it.';

@@ -1,0 +1,45 @@
+-- Who has asked not to be followed, and which events are not let in at all.
+
+-- rec.admit() -> trigger: keeps out events of users who are paused, and those older than the log reaches
+create or replace function rec.admit()
+returns trigger language plpgsql security definer
+set search_path from current
+as $$
+begin
+    if exists (select from rec.paused_users u where u.user_id = new.user_id)
+        or exists (select from rec.settings s where new.occurred_at < now() - s.events_kept) then
+        return null;
+    end if;
+    return new;
+end $$;
+comment on function rec.admit() is
+    'Trigger of rec.events: an event of a paused user is not stored, and neither is one that '
+    'settings.events_kept would drop. The INSERT succeeds and counts a row less.';
+
+create or replace trigger admit before insert on rec.events
+for each row execute function rec.admit();
+
+-- rec.pause_user(user) -> whether he was not paused before
+create or replace function rec.pause_user(p_user_id text)
+returns boolean language plpgsql volatile
+set search_path from current
+as $$
+begin
+    insert into rec.paused_users (user_id) values (p_user_id) on conflict do nothing;
+    return found;
+end $$;
+comment on function rec.pause_user is
+    'Keep out the events of a user from now on, by whichever road they come. What is stored stays, and '
+    'lists go on from it; rec.forget_user() erases it, and the pause as well.';
+
+-- rec.resume_user(user) -> whether he was paused
+create or replace function rec.resume_user(p_user_id text)
+returns boolean language plpgsql volatile
+set search_path from current
+as $$
+begin
+    delete from rec.paused_users u where u.user_id = p_user_id;
+    return found;
+end $$;
+comment on function rec.resume_user is
+    'Let the events of a user in again. Those that came while he was paused are not there.';

@@ -1,0 +1,95 @@
+"""What a worker does now and then: partitions, retention, the vacuum after erasures."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import psycopg
+import structlog
+
+if TYPE_CHECKING:
+    from worker.metrics import Metrics
+    from worker.store import Store
+
+PARTITIONS_EVERY_S: Final = 6 * 3600.0
+RETENTION_EVERY_S: Final = 24 * 3600.0
+VACUUM_EVERY_S: Final = 600.0
+RETRY_S: Final = 60.0
+LOOK_S: Final = 1.0
+
+log = structlog.get_logger("worker")
+
+
+class Upkeep:
+    """The upkeep that falls due between two rounds of work, on the clock of the event loop."""
+
+    def __init__(self, store: Store, metrics: Metrics) -> None:
+        self._store = store
+        self._metrics = metrics
+        self._partitions_due = 0.0
+        self._retention_due = 0.0
+        self._vacuum_due = 0.0
+        self._cleaning: asyncio.Task[None] | None = None
+
+    async def look(self) -> None:
+        """Do what is due: partitions at once, what takes long beside the work."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._partitions_due:
+            self._partitions_due = now + await self._make_partitions()
+        if (self._cleaning is None or self._cleaning.done()) and await self._to_clean(now):
+            self._cleaning = asyncio.create_task(self._clean(now))
+
+    async def finish(self) -> None:
+        """Wait for the cleaning that is going on."""
+        if self._cleaning is not None:
+            await self._cleaning
+
+    async def stop(self) -> None:
+        """Break off the cleaning that is going on; this or another worker begins it again."""
+        if self._cleaning is not None:
+            self._cleaning.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._cleaning
+
+    async def _make_partitions(self) -> float:
+        """Make the partitions ahead and return the seconds until the next look."""
+        try:
+            made = await self._store.make_partitions()
+        except psycopg.Error as error:
+            if self._store.broken:
+                raise
+            self._refused("partitions cannot be made now", error)
+            return RETRY_S
+        if made:
+            log.info("partitions made", partitions=made)
+        return PARTITIONS_EVERY_S
+
+    async def _to_clean(self, now: float) -> bool:
+        if now >= self._retention_due:
+            return True
+        if now < self._vacuum_due:
+            return False
+        self._vacuum_due = now + LOOK_S
+        return await self._store.vacuum_due()
+
+    async def _clean(self, now: float) -> None:
+        """Drop what the settings do not let stay, then vacuum what was deleted."""
+        try:
+            async with self._store.cleaner() as cleaner:
+                if now >= self._retention_due:
+                    self._retention_due = now + RETRY_S
+                    while (done := await cleaner.retain()) is not None:
+                        log.info("old data dropped", what=done)
+                    self._retention_due = now + RETENTION_EVERY_S
+                if cleared := await cleaner.vacuum():
+                    self._vacuum_due = now + VACUUM_EVERY_S
+                    log.info("deleted rows of erasures cleared", erasures=cleared)
+        except psycopg.Error as error:
+            self._vacuum_due = now + VACUUM_EVERY_S
+            self._refused("old or erased data cannot be cleared now", error)
+
+    def _refused(self, what: str, error: psycopg.Error) -> None:
+        self._metrics.failures.inc()
+        log.warning(what, error=str(error).strip())
