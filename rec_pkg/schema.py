@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
 
 LOCK_TIMEOUT = "10s"
+ROLES = "05_roles.sql"
 PGVECTOR_MINIMUM = (0, 8, 4)
 
 
@@ -44,6 +45,9 @@ def migrate(engine: Engine, *, dims: int = 384, revision: str = "head") -> None:
     """
     Upgrade schema `rec` to `revision`, re-run `sql/`, and leave everything else alone.
 
+    The roles of pgrec are made where the role of `engine` may do so; `role_advice` says what is
+    left to an administrator.
+
     Args:
         engine: of a role that may create a schema and, where it is missing, the extension vector.
         dims: length of the encoder's vectors; counts only when the tables are first made.
@@ -52,8 +56,18 @@ def migrate(engine: Engine, *, dims: int = 384, revision: str = "head") -> None:
     Raises:
         PgvectorMissing: if the server does not offer a usable pgvector.
     """
+    # In a transaction of their own: whoever migrates another database of the server waits for it.
+    with engine.begin() as connection:
+        _execute(connection, (folder("sql") / ROLES).read_text(encoding="utf-8"))
     with engine.connect() as connection:
         alembic.command.upgrade(_config(connection, dims), revision)
+
+
+def role_advice(engine: Engine) -> str | None:
+    """Return the SQL that an administrator has to run so that the roles are complete, or None."""
+    with engine.connect() as connection:
+        advice: str | None = connection.scalar(sa.text("select rec.role_advice()"))
+    return advice
 
 
 def downgrade(engine: Engine, revision: str = "base") -> None:
@@ -83,6 +97,8 @@ def prepare(connection: Connection) -> None:
     _execute(connection, "create schema if not exists rec")
     home = _pgvector_schema(connection)
     _execute(connection, f"set local search_path = rec, {home}, pg_temp")
+    # Only a superuser may name pgvector's parameters before its library is loaded.
+    _execute(connection, "select '[1]'::vector")
 
 
 def apply_sql(connection: Connection) -> None:

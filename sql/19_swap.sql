@@ -16,19 +16,21 @@ begin
     left join pg_trigger t on d.classid = 'pg_trigger'::regclass and t.oid = d.objid
     left join pg_rewrite r on d.classid = 'pg_rewrite'::regclass and r.oid = d.objid
     left join pg_class w on w.oid = r.ev_class
+    left join pg_policy o on d.classid = 'pg_policy'::regclass and o.oid = d.objid
     where d.refclassid = 'pg_class'::regclass and d.refobjid = p_table
         and d.classid not in ('pg_type'::regclass, 'pg_attrdef'::regclass)
         and not coalesce(
-            c.relkind in ('i', 't') or n.conrelid = p_table or t.tgisinternal or w.relkind = 'v', false);
-    if v_lost is not null or (select c.relrowsecurity from pg_class c where c.oid = p_table) then
-        raise exception '% would lose %', p_table, coalesce(v_lost, 'row level security')
+            c.relkind in ('i', 't') or n.conrelid = p_table or t.tgisinternal or w.relkind = 'v'
+            or o.polrelid = p_table, false);
+    if v_lost is not null then
+        raise exception '% would lose %', p_table, v_lost
             using errcode = 'dependent_objects_still_exist',
             hint = 'Drop it, move the vectors, and make it again.';
     end if;
 end $$;
 comment on function rec.check_movable is
-    'Raise if policies, triggers, publications or the like are attached to a table that is to be '
-    'replaced. Keys, checks, indexes, privileges and views are taken over.';
+    'Raise if triggers, publications, policies of another table or the like are attached to a table '
+    'that is to be replaced. Keys, checks, indexes, privileges, policies and views are taken over.';
 
 -- rec.make_next_vectors() -> nothing; item_vectors_next and texts_next are there, empty, without indexes,
 -- and event_vectors_next reads them
@@ -174,12 +176,40 @@ set search_path from current
 as $$ select case when p_role = 0 then 'public' else format('%I', pg_get_userbyid(p_role)) end; $$;
 comment on function rec.role_name is 'The quoted name of a role; public for 0.';
 
+-- rec.policies(table) -> the statements that give the table of that name its row-level policies
+create or replace function rec.policies(p_table regclass)
+returns setof text language sql stable
+set search_path from current
+as $$
+    select format('create policy %I on %s as %s for %s to %s%s%s', p.polname, p_table,
+        case when p.polpermissive then 'permissive' else 'restrictive' end,
+        case p.polcmd when 'r' then 'select' when 'a' then 'insert' when 'w' then 'update'
+            when 'd' then 'delete' else 'all' end,
+        (select string_agg(rec.role_name(r.role), ', ') from unnest(p.polroles) as r (role)),
+        ' using (' || pg_get_expr(p.polqual, p.polrelid) || ')',
+        ' with check (' || pg_get_expr(p.polwithcheck, p.polrelid) || ')')
+    from pg_policy p where p.polrelid = p_table
+    union all
+    select format('comment on policy %I on %s is %L', p.polname, p_table,
+        obj_description(p.oid, 'pg_policy'))
+    from pg_policy p where p.polrelid = p_table and obj_description(p.oid, 'pg_policy') is not null
+    union all
+    select format('alter table %s %s row level security', p_table, v.mode)
+    from pg_class c cross join lateral (
+        values ('enable', c.relrowsecurity), ('force', c.relforcerowsecurity)) as v (mode, is_set)
+    where c.oid = p_table and v.is_set;
+$$;
+comment on function rec.policies is
+    'The policies of a table as statements. Run on another table they need that to have the name of '
+    'this one, for a policy with a query in it names its own table.';
+
 -- rec.take_place(table) -> nothing; the table beside it has its name, keys, indexes and rights
 create or replace function rec.take_place(p_table text)
 returns void language plpgsql volatile
 set search_path from current
 as $$
 declare
+    v_policies text[] := array(select rec.policies(format('rec.%I', p_table)::regclass));
     v_change text;
 begin
     perform rec.copy_privileges(
@@ -194,6 +224,9 @@ begin
     end loop;
     execute format('alter table rec.%I rename to %I', p_table, p_table || '_previous');
     execute format('alter table rec.%I rename to %I', p_table || '_next', p_table);
+    foreach v_change in array v_policies loop
+        execute v_change;
+    end loop;
 end $$;
 comment on function rec.take_place is
     'Put a table beside the live one into its place; the live one is called _previous then.';

@@ -2,8 +2,8 @@
 
 -- rec.hash_text() -> trigger: stores the hash under which the text's vector is kept
 create or replace function rec.hash_text()
-returns trigger language plpgsql
-set search_path from current
+returns trigger language plpgsql security definer
+set search_path = rec, pg_temp
 as $$
 begin
     if btrim(new.text) = '' then
@@ -22,7 +22,7 @@ for each row when (new.text is not null or new.received_at > now()) execute func
 -- rec.enqueue() -> trigger: one row in pending per event, one NOTIFY if a worker sleeps
 create or replace function rec.enqueue()
 returns trigger language plpgsql security definer
-set search_path from current
+set search_path = rec, pg_temp
 as $$
 begin
     insert into rec.pending (user_id, event_id, occurred_at, has_text)

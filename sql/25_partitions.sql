@@ -2,8 +2,8 @@
 
 -- rec.make_partitions(months) -> number of partitions made, for this month and the months after
 create or replace function rec.make_partitions(p_months integer default 3)
-returns integer language plpgsql volatile
-set search_path from current
+returns integer language plpgsql volatile security definer
+set search_path = rec, pg_temp
 set timezone = 'UTC'
 set lock_timeout = '2s'
 as $$
@@ -35,4 +35,5 @@ begin
 end $$;
 comment on function rec.make_partitions is
     'Make the partitions of rec.events for this month and p_months ahead. Rows that strayed into '
-    'the default partition are moved over.';
+    'the default partition are moved over. It runs with the rights of the owner, so that a worker '
+    'need not have them; nobody but him has any right to a partition itself.';

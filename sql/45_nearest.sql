@@ -16,6 +16,7 @@ declare
     v_items text[];
     v_similarities double precision[];
     v_few boolean;
+    v_hidden boolean := row_security_active('rec.items') or row_security_active('rec.item_vectors');
 begin
     if p_query is null or vector_norm(p_query) = 0 or rec.list_length(p_n) = 0 then
         return;
@@ -23,14 +24,19 @@ begin
     p_filter := rec.attribute_filter(p_filter);
     p_exclude := coalesce(p_exclude, '{}');
     v_query := l2_normalize(p_query)::halfvec;
-    select rec.matches_few(s.exact_limit, p_domain, p_filter) into v_few from rec.settings s;
+    -- Policies hide rows that the index gives: whoever sees a part of them has it looked through
+    -- further, and more of them are compared one by one.
+    select rec.matches_few(s.exact_limit * case when v_hidden then 5 else 1 end, p_domain, p_filter)
+    into v_few from rec.settings s;
     if not v_few then
-        perform set_config('hnsw.ef_search', s.ef_search::text, true) from rec.settings s;
-        select array_agg(h.item_id order by h.place), array_agg(1 - h.distance order by h.place)
+        perform set_config('hnsw.ef_search', case when v_hidden then 1000 else s.ef_search end::text, true),
+            set_config('hnsw.iterative_scan', case when v_hidden then 'relaxed_order'
+                else 'strict_order' end, true)
+        from rec.settings s;
+        select array_agg(h.item_id order by h.distance), array_agg(1 - h.distance order by h.distance)
         into v_items, v_similarities
         from (
-            select v.item_id, v.embedding <=> v_query as distance,
-                row_number() over (order by v.embedding <=> v_query) as place
+            select v.item_id, v.embedding <=> v_query as distance
             from rec.item_vectors v
             join rec.items i on i.item_id = v.item_id
             where i.available
@@ -45,7 +51,8 @@ begin
             return;
         end if;
     end if;
-    -- Few rows match, or the approximate scan gave up before it had p_n: compare all that match.
+    -- Few rows match, or the approximate scan gave up before it had p_n: compare all that match. Were
+    -- the distance not materialized, the planner might take the order from the approximate index.
     return query
     with matching as materialized (
         select i.item_id from rec.items i
@@ -53,15 +60,17 @@ begin
             and (p_domain is null or i.domain = p_domain)
             and (p_filter = '{}' or i.attributes @> p_filter)
             and i.item_id <> all(p_exclude)
+    ), compared as materialized (
+        select m.item_id, v.embedding <=> v_query as distance
+        from matching m join rec.item_vectors v on v.item_id = m.item_id
     )
-    select m.item_id, 1 - (v.embedding <=> v_query), 'exact'
-    from matching m join rec.item_vectors v on v.item_id = m.item_id
-    order by v.embedding <=> v_query, m.item_id
-    limit p_n;
+    select c.item_id, 1 - c.distance, 'exact'
+    from compared c order by c.distance, c.item_id limit p_n;
 end $$;
 comment on function rec.nearest is
     'The p_n available items closest to a vector by cosine, of a domain and with attributes that '
-    'contain p_filter. path says how they were found: hnsw, or exact where few rows match.';
+    'contain p_filter. path says how they were found: hnsw, or exact where few rows match. Row-level '
+    'policies hold, and a role to which they leave few rows gets all of these compared.';
 
 -- rec.matches_few(limit, domain, filter) -> whether at most limit available items match
 create or replace function rec.matches_few(p_limit integer, p_domain text, p_filter jsonb)

@@ -45,6 +45,9 @@ as $$
 declare
     v_hashes bytea[];
 begin
+    if not rec.owns_data() then
+        return rec.undo_if_visible(p_user_id, p_event_id);
+    end if;
     perform pg_advisory_xact_lock_shared(rec.space_lock());
     if not exists (
         select from rec.events e where e.user_id = p_user_id and e.event_id = p_event_id) then

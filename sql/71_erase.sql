@@ -9,6 +9,9 @@ declare
     v_hashes bytea[];
     v_erased integer;
 begin
+    if not rec.owns_data() then
+        return rec.forget_if_visible(p_user_id);
+    end if;
     perform pg_advisory_xact_lock_shared(rec.space_lock());
     perform pg_advisory_xact_lock(rec.user_lock(p_user_id));
     v_hashes := rec.lock_texts(p_user_id);

@@ -107,7 +107,8 @@ def migrate(
     """
     Bring schema `rec` of the database to this version of pgrec.
 
-    Tables by revisions, then every function and view anew, in one transaction.
+    Tables by revisions, then every function and view anew, in one transaction. The roles rec_owner,
+    rec_worker, rec_app and rec_analyst are made before it, or you are told who has to make them.
     """
     if down is None:
         _migrate("head")
@@ -132,8 +133,18 @@ def _migrate(revision: str, *, create: bool = False, back: bool = False) -> None
                 schema.downgrade(engine, revision)
             else:
                 schema.migrate(engine, dims=dims, revision=revision)
+                _advise(schema.role_advice(engine))
         except CommandError as error:
             raise BadInput(str(error)) from error
+
+
+def _advise(statements: str | None) -> None:
+    if statements:
+        to_stderr(
+            "The roles of pgrec are not complete, and this role may not complete them. Until an\n"
+            "administrator has run the following, and you pgrec migrate, only you have rights:\n\n"
+            f"{statements}\n"
+        )
 
 
 def retry(*, as_json: AsJson = False) -> None:
