@@ -11,13 +11,14 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format wheel quality clean
+.PHONY: help demo test hostile lint format wheel quality clean
 # One pip at a time.
 .NOTPARALLEL:
 
 help:
 	@echo 'make demo    start a Postgres of its own, load a catalogue and recommend'
 	@echo 'make test    run the tests; ARGS="-k interest" runs some of them'
+	@echo 'make hostile tens of thousands of odd and broken inputs; half an hour'
 	@echo 'make lint    check style and types of the Python and the SQL'
 	@echo 'make format  format the Python'
 	@echo 'make wheel   build dist/pgrec-*.whl'
@@ -29,6 +30,9 @@ demo: .venv/.for-demo
 
 test: .venv/.for-test
 	@$(BIN)/python -m pytest $(ARGS)
+
+hostile: .venv/.for-test
+	@$(BIN)/python -m pytest tests/hostile --full --timeout 3600 $(ARGS)
 
 lint: .venv/.for-lint
 	$(BIN)/ruff check

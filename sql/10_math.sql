@@ -10,13 +10,29 @@ comment on function rec.pow2 is
     'Two to the power of p_exponent, held between 2^-200 (below it, 0) and 2^200, so that no product '
     'with it leaves the range of a double precision, which would raise an error.';
 
+-- rec.seconds(half_life) -> its length, from a microsecond to 30 billion years
+create or replace function rec.seconds(p_half_life interval)
+returns double precision language sql immutable parallel safe
+return greatest(least(extract(epoch from p_half_life)::double precision, 1e18), 1e-6);
+comment on function rec.seconds is
+    'A half-life in seconds, held where one may divide by it: the shortest that counts is the '
+    'microsecond, the longest 1e18 seconds.';
+
 -- rec.decay(age, half_life) -> the share left of something of that age, 1 for the future
 create or replace function rec.decay(p_age interval, p_half_life interval)
 returns double precision language sql immutable parallel safe
 return rec.pow2(-greatest(extract(epoch from p_age), 0)::double precision
-    / extract(epoch from p_half_life)::double precision);
+    / rec.seconds(p_half_life));
 comment on function rec.decay is
     'Share 2^(-age / half_life) that is left after p_age; a negative age counts as none.';
+
+-- rec.faded(mass, share) -> share of the mass, 0 below 1e-30 of either
+create or replace function rec.faded(p_mass double precision, p_share double precision)
+returns double precision language sql immutable parallel safe
+return case when p_mass < 1e-30 or p_share < 1e-30 then 0 else p_mass * p_share end;
+comment on function rec.faded is
+    'p_mass times p_share, where what is too little to matter counts as nothing, so that a mass can '
+    'be brought forward for ever without an underflow.';
 
 -- rec.scaled(vector, factor) -> factor times vector, the zero vector below 2^-60
 create or replace function rec.scaled(p_vector vector, p_factor double precision)
@@ -44,10 +60,12 @@ create or replace function rec.event_weight(
     p_value double precision)
 returns double precision language sql immutable parallel safe
 return p_weight * case when p_neutral is null or p_value is null then 1
-    else greatest(least((p_value - p_neutral) / p_scale, 1000), -1000) end;
+    when abs(p_value - p_neutral) < 1e-9 then 0
+    else greatest(least(greatest(least(p_value - p_neutral, 1e12), -1e12) / p_scale, 1000), -1000)
+    end;
 comment on function rec.event_weight is
     'Weight of an event: that of its kind, times (value - neutral) / scale for kinds with a value, '
-    'such as a rating.';
+    'such as a rating; at most a thousand times that of its kind, whatever the value.';
 
 -- rec.log_add(a, b) -> log2(2^a + 2^b), of two masses in log space
 create or replace function rec.log_add(p_a double precision, p_b double precision)

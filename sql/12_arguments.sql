@@ -27,3 +27,11 @@ begin
     return coalesce(p_filter, '{}');
 end $$;
 comment on function rec.attribute_filter is 'The attributes that items must have, checked.';
+
+-- rec.moment(as_of) -> the moment that a question is about: as_of, or now for NULL
+create or replace function rec.moment(p_as_of timestamptz)
+returns timestamptz language sql stable parallel safe
+return least(coalesce(p_as_of, now()), '10000-01-01 00:00:00+00');
+comment on function rec.moment is
+    'The moment that a question is about: p_as_of, or now for NULL; the year 10,000 at the latest, '
+    'for no interval is long enough to tell an age in all that a timestamptz can hold.';

@@ -6,6 +6,11 @@ returns trigger language plpgsql security definer
 set search_path = rec, pg_temp
 as $$
 begin
+    if octet_length(new.kind) > 200 then
+        raise exception 'the kind of an event has at most 200 bytes'
+            using errcode = 'string_data_right_truncation',
+            hint = 'The kinds are the rows of rec.event_kinds.';
+    end if;
     if btrim(new.text) = '' then
         new.text := null;
     end if;
@@ -14,10 +19,13 @@ begin
     return new;
 end $$;
 comment on function rec.hash_text() is
-    'Trigger of rec.events: the hash of the text, if there is one; nothing is received in the future.';
+    'Trigger of rec.events: the hash of the text, if there is one; nothing is received in the future; '
+    'a kind fits into the indexes.';
 
 create or replace trigger hash_text before insert on rec.events
-for each row when (new.text is not null or new.received_at > now()) execute function rec.hash_text();
+for each row when (
+    new.text is not null or new.received_at > now() or octet_length(new.kind) > 200)
+execute function rec.hash_text();
 
 -- rec.enqueue() -> trigger: one row in pending per event, one NOTIFY if a worker sleeps
 create or replace function rec.enqueue()
@@ -64,7 +72,7 @@ begin
         raise exception 'an event needs a user_id' using errcode = 'null_value_not_allowed';
     end if;
     if not exists (select from rec.event_kinds k where k.kind = p_kind) then
-        raise exception 'unknown event kind %', quote_nullable(p_kind)
+        raise exception 'unknown event kind %', left(quote_nullable(p_kind), 200)
             using errcode = 'foreign_key_violation',
             hint = 'The kinds are the rows of rec.event_kinds; insert one to make a new kind.';
     end if;

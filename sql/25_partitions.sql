@@ -22,10 +22,12 @@ begin
         continue when to_regclass(format('rec.%I', v_name)) is not null;
         execute format('create table rec.%I (like rec.events including defaults including constraints)',
             v_name);
+        perform rec.erasing(true);
         execute format(
             'with strays as (delete from rec.events_default where occurred_at >= %1$L '
             'and occurred_at < %2$L returning *) insert into rec.%3$I select * from strays',
             v_month, v_month + interval '1 month', v_name);
+        perform rec.erasing(false);
         execute format(
             'alter table rec.events attach partition rec.%I for values from (%L) to (%L)',
             v_name, v_month, v_month + interval '1 month');

@@ -137,8 +137,8 @@ as $$
             select
                 rec.decayed(u.interest, rec.decay(excluded.as_of - u.as_of, h.half_life))
                 + rec.decayed(excluded.interest, rec.decay(u.as_of - excluded.as_of, h.half_life)),
-                u.mass * rec.decay(excluded.as_of - u.as_of, h.half_life)
-                + excluded.mass * rec.decay(u.as_of - excluded.as_of, h.half_life),
+                rec.faded(u.mass, rec.decay(excluded.as_of - u.as_of, h.half_life))
+                + rec.faded(excluded.mass, rec.decay(u.as_of - excluded.as_of, h.half_life)),
                 greatest(u.as_of, excluded.as_of)
             from rec.horizons h where h.horizon = excluded.horizon);
 $$;

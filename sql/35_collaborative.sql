@@ -8,7 +8,7 @@ create or replace function rec.log_mass(
     p_amount double precision, p_at timestamptz, p_half_life interval)
 returns double precision language sql stable parallel safe
 return ln(p_amount) / ln(2::double precision)
-    + extract(epoch from p_at)::double precision / extract(epoch from p_half_life)::double precision;
+    + extract(epoch from p_at)::double precision / rec.seconds(p_half_life);
 comment on function rec.log_mass is 'log2(p_amount) + p_at / p_half_life, the form in which masses are stored.';
 
 -- rec.mass_at(log_mass, half_life, at) -> the decayed amount as of that moment
@@ -16,7 +16,7 @@ create or replace function rec.mass_at(
     p_log_mass double precision, p_half_life interval, p_at timestamptz)
 returns double precision language sql stable parallel safe
 return rec.pow2(p_log_mass
-    - extract(epoch from p_at)::double precision / extract(epoch from p_half_life)::double precision);
+    - extract(epoch from p_at)::double precision / rec.seconds(p_half_life));
 comment on function rec.mass_at is 'The amount that a stored mass has decayed to by p_at.';
 
 -- rec.add_mass(log_mass, change, latest) -> the stored mass after a change, NULL if none is left
@@ -228,7 +228,7 @@ as $$
     where i.available and p.log_mass > '-infinity'
         and (p_domain is null or i.domain = p_domain)
         and i.attributes @> rec.attribute_filter(p_filter)
-        and p.item_id <> all(coalesce(p_exclude, '{}'))
+        and (p.item_id = any(p_exclude)) is not true
     order by p.log_mass desc, p.item_id
     limit rec.list_length(p_n);
 $$;

@@ -8,14 +8,14 @@ returns table (
 language sql stable rows 10
 set search_path from current
 as $$
-    select f.item_id, s.latest_decay ^ (f.place - 1),
+    select f.item_id, rec.pow2((f.place - 1) * ln(s.latest_decay) / ln(2::double precision)),
         coalesce(rec.pow2(p.log_outgoing - m.moment), 0) + s.transition_prior,
         coalesce(rec.pow2(p.log_incoming - m.moment), 0),
         m.moment, s.candidates * 4
     from unnest(p_items) with ordinality as f (item_id, place)
     cross join rec.settings s
     cross join lateral (
-        select rec.log_mass(1, coalesce(p_as_of, now()), s.transition_half_life) as moment) m
+        select rec.log_mass(1, rec.moment(p_as_of), s.transition_half_life) as moment) m
     left join rec.popularity p on p.item_id = f.item_id;
 $$;
 comment on function rec.flows is
@@ -47,7 +47,7 @@ as $$
     where i.available
         and (p_domain is null or i.domain = p_domain)
         and i.attributes @> rec.attribute_filter(p_filter)
-        and f.item_id <> all(coalesce(p_exclude, '{}'))
+        and (f.item_id = any(p_exclude)) is not true
     order by f.strength desc, f.item_id
     limit rec.list_length(p_n);
 $$;
@@ -82,7 +82,7 @@ as $$
     where i.available
         and (p_domain is null or i.domain = p_domain)
         and i.attributes @> rec.attribute_filter(p_filter)
-        and f.item_id <> all(coalesce(p_exclude, '{}'))
+        and (f.item_id = any(p_exclude)) is not true
     order by f.strength desc, f.item_id
     limit rec.list_length(p_n);
 $$;

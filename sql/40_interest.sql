@@ -63,7 +63,7 @@ as $$
     )
     select d.horizon,
         sum(rec.decayed(d.interest, rec.decay(d.latest - d.as_of, h.half_life))),
-        sum(d.mass * rec.decay(d.latest - d.as_of, h.half_life)),
+        sum(rec.faded(d.mass, rec.decay(d.latest - d.as_of, h.half_life))),
         d.latest
     from dated d join rec.horizons h using (horizon)
     group by d.horizon, d.latest;
@@ -87,7 +87,7 @@ as $$
     ), mixed as (
         select s.*, h.half_life, d.has_direction,
             h.weight * d.has_direction * s.mass
-            * rec.decay(coalesce(p_as_of, now()) - s.as_of, h.half_life) as share
+            * rec.decay(rec.moment(p_as_of) - s.as_of, h.half_life) as share
         from sums s join rec.horizons h using (horizon)
         cross join lateral (
             select (vector_norm(s.interest) > 1e-3 * s.mass)::integer as has_direction) d

@@ -22,7 +22,6 @@ begin
         return;
     end if;
     p_filter := rec.attribute_filter(p_filter);
-    p_exclude := coalesce(p_exclude, '{}');
     v_query := l2_normalize(p_query)::halfvec;
     -- Policies hide rows that the index gives: whoever sees a part of them has it looked through
     -- further, and more of them are compared one by one.
@@ -42,7 +41,7 @@ begin
             where i.available
                 and (p_domain is null or i.domain = p_domain)
                 and (p_filter = '{}' or i.attributes @> p_filter)
-                and v.item_id <> all(p_exclude)
+                and (v.item_id = any(p_exclude)) is not true
             order by v.embedding <=> v_query
             limit p_n
         ) h;
@@ -59,7 +58,7 @@ begin
         where i.available
             and (p_domain is null or i.domain = p_domain)
             and (p_filter = '{}' or i.attributes @> p_filter)
-            and i.item_id <> all(p_exclude)
+            and (i.item_id = any(p_exclude)) is not true
     ), compared as materialized (
         select m.item_id, v.embedding <=> v_query as distance
         from matching m join rec.item_vectors v on v.item_id = m.item_id
@@ -82,7 +81,7 @@ as $$
         where i.available
             and (p_domain is null or i.domain = p_domain)
             and (p_filter = '{}' or i.attributes @> p_filter)
-        limit p_limit + 1) few;
+        limit p_limit::bigint + 1) few;
 $$;
 comment on function rec.matches_few is
     'Whether so few items match that comparing all of them is faster than the index.';

@@ -46,7 +46,7 @@ begin
     select * into v_settings from rec.settings;
     for v_event in
         select l.embedding, l.weight,
-            l.weight * (select sum(h.weight * rec.decay(coalesce(p_as_of, now()) - l.at, h.half_life))
+            l.weight * (select sum(h.weight * rec.decay(rec.moment(p_as_of) - l.at, h.half_life))
                 from rec.horizons h) as mass
         from (
             select e.* from rec.event_vectors e
@@ -115,7 +115,7 @@ as $$
     where i.available
         and (p_domain is null or i.domain = p_domain)
         and (p_filter = '{}' or i.attributes @> p_filter)
-        and i.item_id <> all(p_exclude)
+        and (i.item_id = any(p_exclude)) is not true
         and i.item_id not in (select b.item_id from best b)
     order by i.created_at desc, i.item_id
     limit (

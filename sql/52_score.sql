@@ -6,7 +6,7 @@ returns table (embedding vector, strength double precision)
 language sql stable
 set search_path from current
 as $$
-    select l.embedding, rec.decay(coalesce(p_as_of, now()) - l.at, l.half_life)
+    select l.embedding, rec.decay(rec.moment(p_as_of) - l.at, l.half_life)
     from (
         select e.embedding, e.at, (select max(h.half_life) from rec.horizons h) as half_life
         from rec.event_vectors e
@@ -68,7 +68,7 @@ as $$
             coalesce(f.strength, 0) as transition,
             coalesce(g.strength, 0) as together,
             coalesce(ln(1 + rec.mass_at(
-                p.log_mass, n.popularity_half_life, coalesce(p_as_of, now()))), 0) as trend,
+                p.log_mass, n.popularity_half_life, rec.moment(p_as_of))), 0) as trend,
             (coalesce(p.log_mass, '-infinity') = '-infinity')::integer::double precision as newness,
             (c.item_id = any(h.seen))::integer::double precision as repeat,
             coalesce((select max(greatest(1 - (c.embedding <=> d.embedding), 0) * d.strength)

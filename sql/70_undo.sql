@@ -67,7 +67,9 @@ begin
     ) s
     group by s.from_item, s.to_item, s.at having abs(sum(s.amount)) > 1e-9;
     delete from rec.pending p where p.user_id = p_user_id and p.event_id = p_event_id;
+    perform rec.erasing(true);
     delete from rec.events e where e.user_id = p_user_id and e.event_id = p_event_id;
+    perform rec.erasing(false);
     perform rec.rebuild_user(p_user_id);
     perform rec.drop_texts(v_hashes);
     insert into rec.erasures default values;

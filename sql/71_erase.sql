@@ -19,6 +19,7 @@ begin
     perform pg_advisory_xact_lock(hashtextextended('rec.merge_deltas', 0));
     insert into rec.item_deltas (user_id, from_item, to_item, amount, at)
     select s.user_id, s.from_item, s.to_item, -s.amount, s.at from rec.steps_of(p_user_id) s;
+    perform rec.erasing(true);
     -- In one statement, so that both deletions see the same events.
     with erased as (
         delete from rec.events e where e.user_id = p_user_id returning e.event_id
@@ -26,6 +27,7 @@ begin
         delete from rec.pending p where p.user_id = p_user_id
     )
     select count(*) into v_erased from erased e;
+    perform rec.erasing(false);
     perform rec.drop_texts(v_hashes);
     delete from rec.user_interests u where u.user_id = p_user_id;
     delete from rec.interest_bases b where b.user_id = p_user_id;

@@ -35,6 +35,12 @@ PREFIX = f"pgrec_test_{uuid4().hex[:8]}"  # sessions may share a server
 NUMBERS = count(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--full", action="store_true", help="Try tens of thousands of cases, for minutes and hours."
+    )
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
     """URL of a server whose user may create databases: PGREC_DATABASE_URL or an embedded one."""

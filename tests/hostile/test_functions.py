@@ -1,0 +1,119 @@
+"""Every function of schema rec, called with whatever its arguments' types can hold."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+import pytest
+from hostile_input import LITERALS, answer, contents, hold, world
+from hypothesis import strategies as st
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from hostile_input import Connection, Literal
+    from hypothesis.strategies import SearchStrategy
+
+STEP_OF_A_SWAP: Final = "a step of a calibration, in its order and by the owner; test_calibrate.py"
+STEP_OF_A_LOAD: Final = "a step of a load, reads a table of the session; test_files.py"
+ON_OWN_SUMS: Final = "arithmetic of sums, of a domain that CHECKs hold; test_times.py"
+STEP_OF_A_LIST: Final = "a step of rec.recommend, on arrays that it has made"
+TRIGGER: Final = "a trigger; test_tables.py"
+LEFT_OUT: Final = {
+    "add_mass": ON_OWN_SUMS,
+    "copy_privileges": STEP_OF_A_SWAP,
+    "decayed": ON_OWN_SUMS,
+    "diversify": STEP_OF_A_LIST,
+    "drop_previous": STEP_OF_A_SWAP,
+    "enqueue": TRIGGER,
+    "explore": STEP_OF_A_LIST,
+    "hash_text": TRIGGER,
+    "index_next_vectors": STEP_OF_A_SWAP,
+    "log_add": ON_OWN_SUMS,
+    "log_mass": ON_OWN_SUMS,
+    "make_next_vectors": STEP_OF_A_SWAP,
+    "merge_changes": ON_OWN_SUMS,
+    "merge_events": STEP_OF_A_LOAD,
+    "merge_items": STEP_OF_A_LOAD,
+    "move_interests": STEP_OF_A_SWAP,
+    "refuse_rewrite": TRIGGER,
+    "role_name": STEP_OF_A_SWAP,
+    "scaled": ON_OWN_SUMS,
+    "settle_items": STEP_OF_A_LOAD,
+    "swap_vectors": STEP_OF_A_SWAP,
+    "take_place": STEP_OF_A_SWAP,
+    "unqueue": TRIGGER,
+}
+"""Functions that no hostile caller reaches with arguments of his own, and why."""
+
+NOT_A_NUMBER: Final = re.compile(r"[(,{]NaN[,)}]")
+SIGNATURES: Final = (
+    "select p.proname, array(select t::regtype::text from unnest(p.proargtypes) t)"
+    " from pg_proc p where p.pronamespace = 'rec'::regnamespace order by p.oid::regprocedure::text"
+)
+
+
+@pytest.fixture(scope="module")
+def db(server: str) -> Iterator[Connection]:
+    with world(server) as connection:
+        yield connection
+
+
+def test_what_is_left_out_is_there(db: Connection) -> None:
+    assert set(LEFT_OUT) <= {name for name, _ in db.execute(SIGNATURES)}
+
+
+def test_whatever_a_function_is_given_it_answers_or_says_what_is_wrong(
+    db: Connection, pytestconfig: pytest.Config
+) -> None:
+    before = contents(db)
+    for name, types in db.execute(SIGNATURES).fetchall():
+        if name in LEFT_OUT:
+            continue
+        call = f"select t::text from rec.{name}({', '.join(f'%s::{kind}' for kind in types)}) t"
+        numbers = {"quick": 9, "full": 150} if types else {"quick": 1, "full": 1}
+        hold(pytestconfig, answers(db, call), st.tuples(*map(argument, types)), **numbers)
+        assert contents(db) == before, name
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "rec.popular(20{})",
+        "rec.nearest('[1,0,0,0]', 20{})",
+        "rec.next_items('{{i1}}', 20{})",
+        "rec.companion_items('{{i1}}', 20{})",
+    ],
+)
+@pytest.mark.parametrize("excluded", ["null", "'{NULL}'", "'{{NULL},{NULL}}'"])
+def test_an_exclusion_of_nothing_excludes_nothing(db: Connection, call: str, excluded: str) -> None:
+    listed = f"select item_id from {call} order by 1"
+    everything = answer(db, listed.format(""))
+    assert everything
+    assert answer(db, listed.format(f", p_exclude => {excluded}")) == everything
+    without = listed.format(f", p_exclude => array[null, '{everything[0]}']")
+    assert answer(db, without) == everything[1:]
+
+
+def test_a_list_of_a_million_is_all_that_there_is(db: Connection) -> None:
+    for k in ("1000000", "2147483647"):
+        rows = answer(db, f"select item_id from rec.recommend('u0', {k}, p_exclude_seen => false)")
+        assert rows is not None
+        assert sorted(rows) == sorted(f"i{number}" for number in range(12))
+
+
+def answers(db: Connection, call: str) -> Callable[[tuple[Literal, ...]], None]:
+    """Return the promise that a call answers; no number is none, unless it was given as one."""
+
+    def promise(arguments: tuple[Literal, ...]) -> None:
+        rows = answer(db, call, arguments)
+        given_one = any("NaN" in str(value) for value in arguments)
+        assert given_one or not any(map(NOT_A_NUMBER.search, rows or ())), (call, arguments)
+
+    return promise
+
+
+def argument(kind: str) -> SearchStrategy[Literal]:
+    """Values of an argument of this type; a type of which nothing is known here is an error."""
+    return st.one_of(LITERALS[kind], LITERALS[kind], LITERALS[kind], st.none())

@@ -1,0 +1,278 @@
+"""What is written into the tables by hand: refused by name, or harmless."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import psycopg
+import pytest
+from hostile_input import (
+    LITERALS,
+    MEGABYTE,
+    answer,
+    contents,
+    hold,
+    integers,
+    is_named,
+    json_texts,
+    numbers,
+    texts,
+    times,
+    world,
+)
+from hypothesis import strategies as st
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from hostile_input import Connection, Literal
+    from hypothesis.strategies import SearchStrategy
+
+WRONG: Final = st.sampled_from(["soon", "{", "[1, 2", "'", "maybe", "1e999", "2026-02-30"])
+COLUMNS: Final[Mapping[str, Mapping[str, SearchStrategy[Literal]]]] = {
+    "items": {
+        "item_id": texts,
+        "domain": texts,
+        "title": texts,
+        "body": texts,
+        "attributes": json_texts,
+        "tags": LITERALS["text[]"],
+        "available": LITERALS["boolean"],
+        "created_at": times,
+        "encode_error": texts,
+    },
+    "events": {
+        "user_id": texts,
+        "item_id": texts,
+        "kind": st.sampled_from(["click", "rating", "dislike", "", "x" * MEGABYTE]) | texts,
+        "text": texts,
+        "value": numbers,
+        "dedupe_key": texts,
+        "occurred_at": times,
+        "received_at": times,
+    },
+    "event_kinds": {
+        "kind": texts,
+        "weight": numbers,
+        "marks_seen": LITERALS["boolean"],
+        "neutral": numbers,
+        "scale": numbers,
+    },
+    "horizons": {"horizon": texts, "half_life": LITERALS["interval"], "weight": numbers},
+}
+READERS: Final = (
+    "select t::text from rec.recommend('u0', 5) t",
+    "select t::text from rec.explain('u0', 'i3') t",
+    "select t::text from rec.popular() t",
+    "select rec.apply_pending()::text",
+    "select rec.merge_deltas()::text",
+    "select rec.export_user('u0')::text",
+    "select t::text from rec.claim_items(9) t",
+    "select t::text from rec.claim_texts(9) t",
+    "select t::text from rec.status t",
+    "select t::text from rec.tuning_log(9) t",
+)
+FOLDED: Final = "user_id = 'u0' and item_id = 'i4'"
+
+
+@pytest.fixture(scope="module")
+def db(server: str) -> Iterator[Connection]:
+    with world(server) as connection:
+        yield connection
+
+
+@pytest.mark.parametrize("table", COLUMNS)
+def test_a_row_is_refused_by_name_or_harms_nothing(
+    db: Connection, pytestconfig: pytest.Config, table: str
+) -> None:
+    def is_harmless(row: dict[str, Literal]) -> None:
+        names, places = ", ".join(row), ", ".join(["%s"] * len(row))
+        with db.transaction(force_rollback=True):
+            if written(db, f"insert into rec.{table} ({names}) values ({places})", row):
+                read_all(db)
+
+    hold(pytestconfig, is_harmless, rows(COLUMNS[table], 2), quick=30, full=600)
+
+
+@pytest.mark.parametrize("table", ["items", "event_kinds", "horizons"])
+def test_a_change_is_refused_by_name_or_harms_nothing(
+    db: Connection, pytestconfig: pytest.Config, table: str
+) -> None:
+    def is_harmless(row: dict[str, Literal]) -> None:
+        changes = ", ".join(f"{name} = %s" for name in row)
+        some = "where item_id in ('i3', 'i4')" if table == "items" else ""
+        with db.transaction(force_rollback=True):
+            if written(db, f"update rec.{table} set {changes} {some}", row):
+                read_all(db)
+
+    hold(pytestconfig, is_harmless, rows(COLUMNS[table], 1), quick=20, full=400)
+
+
+def test_a_setting_is_refused_by_name_or_harms_nothing(
+    db: Connection, pytestconfig: pytest.Config
+) -> None:
+    described = db.execute(
+        "select attname, atttypid::regtype::text from pg_attribute where attnum > 0"
+        " and attrelid = 'rec.settings'::regclass and not attisdropped"
+    ).fetchall()
+    columns = {name: LITERALS.get(kind, integers) for name, kind in described}
+
+    def is_harmless(row: dict[str, Literal]) -> None:
+        changes = ", ".join(f"{name} = %s" for name in row)
+        with db.transaction(force_rollback=True):
+            if written(db, f"update rec.settings set {changes}", row):
+                read_all(db)
+
+    hold(pytestconfig, is_harmless, rows(columns, 1), quick=40, full=1500)
+
+
+def test_a_copy_is_refused_whole_or_harms_nothing(
+    db: Connection, pytestconfig: pytest.Config
+) -> None:
+    def is_harmless(copied: list[tuple[str, str, str, str, str]]) -> None:
+        before = contents(db)
+        try:
+            with db.transaction(force_rollback=True):
+                with (
+                    db.cursor() as cursor,
+                    cursor.copy(
+                        "copy rec.events (user_id, item_id, kind, value, occurred_at) from stdin"
+                    ) as copy,
+                ):
+                    for row in copied:
+                        copy.write_row(row)
+                read_all(db)
+        except psycopg.Error as error:
+            assert is_named(error), error  # noqa: PT017  # either is right
+            assert contents(db) == before
+
+    row = st.tuples(texts, texts, st.sampled_from(["click", "rating"]), numbers, times)
+    hold(pytestconfig, is_harmless, st.lists(row, min_size=1, max_size=3), quick=30, full=600)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "user_id = 'u9'",
+        "item_id = 'i3'",
+        "kind = 'dislike'",
+        "value = 5",
+        "text = 'another'",
+        "text_hash = sha256('another')",
+        "occurred_at = '2020-01-01'",
+        "received_at = '2020-01-01'",
+    ],
+)
+def test_an_event_does_not_change(db: Connection, change: str) -> None:
+    before = contents(db)
+    with pytest.raises(psycopg.errors.RestrictViolation, match="does not change") as refused:
+        db.execute(f"update rec.events set {change} where {FOLDED}")
+    assert "rec.undo_event" in (refused.value.diag.message_hint or "")
+    with pytest.raises(psycopg.errors.RestrictViolation):
+        db.execute(
+            "insert into rec.events (user_id, item_id, dedupe_key, occurred_at) select user_id,"
+            " item_id, dedupe_key, occurred_at from rec.events where dedupe_key = 'k'"
+            " on conflict (user_id, dedupe_key, occurred_at) where dedupe_key is not null"
+            f" do update set {change}"
+        )
+    assert contents(db) == before
+
+
+def test_the_text_of_an_event_may_be_dropped_and_its_key_be_set_anew(db: Connection) -> None:
+    with db.transaction(force_rollback=True):
+        db.execute("update rec.events set text = null, dedupe_key = 'new' where text = 'a wish'")
+        kept = db.execute("select text, text_hash is null from rec.events where dedupe_key = 'new'")
+        assert kept.fetchall() == [(None, False)]
+
+
+def test_a_folded_event_is_not_deleted_and_a_waiting_one_leaves_the_queue(db: Connection) -> None:
+    before = contents(db)
+    with pytest.raises(psycopg.errors.RestrictViolation, match="part of what is stored") as refused:
+        db.execute(f"delete from rec.events where {FOLDED}")
+    assert "rec.forget_user" in (refused.value.diag.message_hint or "")
+    assert contents(db) == before
+    with db.transaction(force_rollback=True):
+        assert db.execute("delete from rec.events where dedupe_key = 'k'").rowcount == 1
+        assert db.execute("select from rec.pending where user_id = 'u0'").rowcount == 0
+        assert db.execute("delete from rec.events where item_id = 'nowhere'").rowcount == 1
+        assert db.execute("select from rec.parked").rowcount == 0
+
+
+def test_undoing_and_forgetting_leave_the_log_guarded(db: Connection) -> None:
+    with db.transaction(force_rollback=True):
+        db.execute(f"select rec.undo_event(user_id, event_id) from rec.events where {FOLDED}")
+        db.execute("select rec.forget_user('u1')")
+        assert db.execute("select rec.make_partitions(9)").fetchone() == (6,)
+        assert db.execute("select from rec.events where user_id = 'u1'").rowcount == 0
+        assert answer(db, "delete from rec.events where user_id = 'u2' returning event_id") is None
+
+
+@pytest.mark.parametrize(
+    ("statement", "constraint"),
+    [
+        ("update rec.horizons set half_life = '0'", "half_life"),
+        ("update rec.horizons set half_life = '-1 day'", "half_life"),
+        ("update rec.horizons set half_life = 'infinity'", "half_life"),
+        ("update rec.horizons set half_life = '100000 years'", "half_life"),
+        ("update rec.horizons set weight = 'NaN'", "weight"),
+        ("update rec.horizons set weight = 1e300", "weight"),
+        ("update rec.event_kinds set weight = 'NaN'", "weight"),
+        ("update rec.event_kinds set weight = 1e-300", "weight"),
+        ("update rec.event_kinds set neutral = 'NaN', scale = 1", "neutral"),
+        ("update rec.event_kinds set neutral = 'infinity', scale = 1", "neutral"),
+        ("update rec.event_kinds set neutral = 0, scale = 'NaN'", "scale"),
+        ("update rec.event_kinds set neutral = 0, scale = 1e-300", "scale"),
+        ("update rec.event_kinds set neutral = 0, scale = 0", "scale"),
+        ("update rec.settings set trend_weight = 'NaN'", "trend_weight"),
+        ("update rec.settings set trend_weight = 1e-300", "weights"),
+        ("update rec.settings set diversity = 1e-300", "weights"),
+        ("update rec.settings set popularity_half_life = '0'", "half_li"),
+        ("update rec.settings set transition_half_life = 'infinity'", "half_li"),
+        ("insert into rec.items (item_id, domain) values ('x', repeat('d', 1001))", "domain"),
+        ("insert into rec.event_kinds values (repeat('k', 201), 1)", "kind"),
+    ],
+)
+def test_the_constraint_that_refuses_is_called_after_what_is_wrong(
+    db: Connection, statement: str, constraint: str
+) -> None:
+    with pytest.raises(psycopg.errors.CheckViolation) as refused:
+        db.execute(statement)
+    assert constraint in (refused.value.diag.constraint_name or "")
+
+
+def test_what_the_settings_mean_is_said_where_they_are(db: Connection) -> None:
+    bare = db.execute(
+        "select attrelid::regclass::text, attname from pg_attribute"
+        " where attrelid = 'rec.settings'::regclass and attnum > 0 and not attisdropped"
+        " and col_description(attrelid, attnum) is null"
+    ).fetchall()
+    assert bare == []
+
+
+def rows(
+    columns: Mapping[str, SearchStrategy[Literal]], fewest: int
+) -> SearchStrategy[dict[str, Literal]]:
+    """Values for some of the columns; one in a dozen is NULL or of no such type."""
+    kinds = {name: st.one_of(*[values] * 11, st.none(), WRONG) for name, values in columns.items()}
+    return st.lists(
+        st.sampled_from(sorted(kinds)), min_size=fewest, max_size=len(kinds), unique=True
+    ).flatmap(lambda names: st.fixed_dictionaries({name: kinds[name] for name in names}))
+
+
+def written(db: Connection, statement: str, row: Mapping[str, Literal]) -> bool:
+    """Return whether the statement went through; a refusal must be one by name."""
+    try:
+        with db.transaction():
+            db.execute(statement, list(row.values()))
+    except psycopg.Error as error:
+        if not is_named(error):
+            pytest.fail(f"{error.sqlstate} {error} at {statement} with {row!r:.500}")
+        return False
+    return True
+
+
+def read_all(db: Connection) -> None:
+    for reader in READERS:
+        found = answer(db, reader)
+        assert found is not None, reader
+        assert not any("NaN" in row for row in found), reader
