@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0005"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 
 # A product of weights, masses and shares of time stays within the range of a double precision as
 # long as no factor is too small or too great by itself. Whoever has such a value is told by the
