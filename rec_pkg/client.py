@@ -223,6 +223,10 @@ class Client:
         with _translated():
             return erasure.vacuum(self._bind, full=full, patience_s=patience_s)
 
+    def retain(self) -> str | None:
+        """Drop a part of what is not to stay and say what; None if nothing is left."""
+        return self._call(sa.func.rec.apply_retention(type_=sa.Text()))
+
     def pause(self, user_id: str) -> bool:
         """Keep the user's events out from now on; False if they were kept out already."""
         return self._call(sa.func.rec.pause_user(_text(user_id), type_=sa.Boolean()))

@@ -112,6 +112,8 @@ class Event(Base):
     What a user did, with an item, a text, or both. The log is append-only.
 
     To take one back use `Client.undo`: to delete the row leaves its share in the interests.
+    An event of a paused user is not stored, and to flush such an object is an error; `Client.track`
+    and `insert(Event)` pass it over.
     """
 
     __tablename__ = "events"

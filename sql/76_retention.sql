@@ -49,9 +49,10 @@ set lock_timeout = '100ms'
 as $$
 declare
     v_month record;
-    v_end timestamptz := clock_timestamp() + interval '10 seconds';
+    v_end timestamptz;
 begin
-    select m.* into v_month from rec.months() m, rec.settings s
+    select m.partition, m.partition::text as name, m.first_at, m.end_at into v_month
+    from rec.months() m, rec.settings s
     where m.end_at <= now() - s.events_kept order by m.first_at limit 1;
     if v_month.partition is null then
         return null;
@@ -59,6 +60,7 @@ begin
     -- Nobody writes into an old month but a late loader; readers go on.
     execute format('lock table %s in share row exclusive mode', v_month.partition);
     perform rec.retire(v_month.first_at, v_month.end_at);
+    v_end := clock_timestamp() + interval '3 seconds';
     loop
         begin
             execute format('drop table %s', v_month.partition);
@@ -72,7 +74,7 @@ begin
     end loop;
     update rec.settings set recount = true;
     insert into rec.erasures default values;
-    return v_month.partition::text;
+    return v_month.name;
 end $$;
 comment on function rec.drop_partition is
     'Drop the oldest partition that settings.events_kept does not let stay. The lock on the whole log '

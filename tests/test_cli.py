@@ -46,6 +46,7 @@ COMMANDS = [
     ["pause"],
     ["resume"],
     ["vacuum"],
+    ["retain"],
     ["retry"],
     ["calibrate"],
     ["tune"],

@@ -18,7 +18,7 @@ from rec_pkg.errors import BadInput, EmbeddedServerMissing
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     add = app.command(rich_help_panel="Run")
-    for command in (up, down, migrate, retry, status, vacuum):
+    for command in (up, down, migrate, retry, status, retain, vacuum):
         add(command)
     settings = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
     app.command(rich_help_panel="Run", context_settings=settings)(psql)
@@ -157,6 +157,20 @@ def retry(*, as_json: AsJson = False) -> None:
         print_json({"events": events, "items": items})
     else:
         console.print(f"{events:,} events and {items:,} items are back in the queue.")
+
+
+def retain(*, as_json: AsJson = False) -> None:
+    """
+    Drop what the settings do not let stay: raw texts (keep_text), old events (events_kept).
+
+    A worker does it by itself, once a day. Doing it again does no harm.
+    """
+    with open_client() as client:
+        done = list(iter(client.retain, None))
+    if as_json:
+        print_json({"dropped": done})
+    else:
+        console.print("\n".join(done) or "There was nothing to drop.")
 
 
 def vacuum(
