@@ -62,7 +62,7 @@ clean:
 	find . -type d -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/.for-demo: EXTRAS = embedded,encoder
-.venv/.for-test: EXTRAS = embedded,encoder,encoder-english,evaluate,test
+.venv/.for-test: EXTRAS = embedded,encoder,encoder-english,evaluate,privacy,test
 .venv/.for-lint: EXTRAS = embedded,encoder,evaluate,test,lint
 
 .venv/.for-demo .venv/.for-test .venv/.for-lint: .venv/.made pyproject.toml

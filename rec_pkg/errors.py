@@ -65,6 +65,14 @@ class DatabaseRefused(RecError):
     """The database did not do what was asked of it."""
 
 
+class OpenDPMissing(RecError):
+    """OpenDP draws the noise and is not installed; run `pip install 'pgrec[privacy]'`."""
+
+
+class BudgetSpent(RecError):
+    """The privacy budget does not allow this release."""
+
+
 class LoadStopped(RecError):
     """The file could not be loaded to its end; what was stored before is kept, so load it again."""
 

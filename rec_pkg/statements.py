@@ -1,15 +1,17 @@
-"""The calls into `sql/` that go by psycopg: loading of files, calibration, and upkeep."""
+"""The calls into `sql/` that go by psycopg: loading of files, calibration, releases, upkeep."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, LiteralString, NamedTuple
 
 from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
 
 from rec_pkg.errors import DatabaseRefused
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
+    from datetime import datetime
 
     from psycopg import Connection, Copy, Cursor
 
@@ -179,6 +181,29 @@ def swap_vectors(connection: Connection[Any]) -> None:
 def wake(connection: Connection[Any]) -> None:
     """Have a sleeping worker look at once."""
     connection.execute("select rec.wake()")
+
+
+def released(connection: Connection[Any], question: dict[str, Any]) -> dict[str, int] | None:
+    """Return the recorded answer to a question; nobody else releases until the transaction ends."""
+    answer: dict[str, int] | None
+    (answer,) = _one(connection, "select rec.released(%s)", (Jsonb(question),))
+    return answer
+
+
+def bounded_counts(
+    connection: Connection[Any], by: str, since: datetime, until: datetime, keys_per_user: int
+) -> dict[str, int]:
+    """Count users by key, each under `keys_per_user` keys at most."""
+    call = "select key, users from rec.bounded_counts(%s, %s, %s, %s)"
+    return dict(connection.execute(call, [by, since, until, keys_per_user]).fetchall())
+
+
+def record_release(
+    connection: Connection[Any], question: dict[str, Any], epsilon: float, answer: dict[str, int]
+) -> None:
+    """Keep an answer, if the budget allows it."""
+    call = "select rec.record_release(%s, %s, %s)"
+    connection.execute(call, [Jsonb(question), epsilon, Jsonb(answer)])
 
 
 def retry(connection: Connection[Any]) -> tuple[int, int]:

@@ -47,6 +47,7 @@ COMMANDS = [
     ["resume"],
     ["vacuum"],
     ["retain"],
+    ["release"],
     ["retry"],
     ["calibrate"],
     ["tune"],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rec_pkg.cli import calibrate, encoders, evaluate, load, operate, people, tune
+from rec_pkg.cli import calibrate, encoders, evaluate, load, operate, people, release, tune
 from rec_pkg.cli.output import console, to_stderr
 from rec_pkg.cli.session import read_settings, refusals
 from rec_pkg.errors import RecError
@@ -102,6 +102,7 @@ operate.register(app)
 calibrate.register(app)
 tune.register(app)
 people.register(app)
+release.register(app)
 evaluate.register(app)
 app.add_typer(load.app, name="load", rich_help_panel="Data")
 app.add_typer(encoders.app, name="encoder", rich_help_panel="Run")

@@ -1,0 +1,114 @@
+"""
+Counts with noise, for publication: differential privacy by OpenDP.
+
+What one user adds is bounded in the database (`rec.bounded_counts`), the keys are those of the
+catalogue and the settings, and OpenDP draws the noise and computes its scale. Two databases that
+differ in all of one user's events give any answer with probabilities that differ by a factor of at
+most e^epsilon; epsilons of all releases add up to what `settings.privacy_budget` allows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from math import inf
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+
+from rec_pkg import statements
+from rec_pkg.errors import BadInput, BudgetSpent, OpenDPMissing
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from psycopg import Connection
+
+KEYS: Final = ("kind", "domain", "item")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """
+    How many users had an event, by `by`, from `since` up to `until`.
+
+    Args:
+        by: one of `KEYS`.
+        since: an aware time.
+        until: an aware time that is over, so that the answer is final.
+        epsilon: the price, and the noise: a number is off by about keys_per_user / epsilon.
+        keys_per_user: under how many keys a user counts at most.
+
+    Raises:
+        BadInput: if one of these is not so.
+    """
+
+    by: str
+    since: datetime
+    until: datetime
+    epsilon: float
+    keys_per_user: int = 1
+
+    def __post_init__(self) -> None:
+        if self.by not in KEYS:
+            raise BadInput(f"{self.by!r} is none of {', '.join(KEYS)}")
+        if not self.since < self.until <= datetime.now(UTC):
+            raise BadInput("the time that is counted must have a beginning, and be over")
+        if not 0 < self.epsilon < inf or self.keys_per_user < 1:
+            raise BadInput("epsilon and the keys per user must be positive")
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the form by which a repeated question is known."""
+        times = {
+            name: getattr(self, name).astimezone(UTC).isoformat() for name in ("since", "until")
+        }
+        return asdict(self) | times | {"count": "users", "noise": "discrete Laplace"}
+
+
+def release(connection: Connection[Any], question: Question) -> dict[str, int]:
+    """
+    Return numbers of users by key, with noise; of a question asked before, the recorded answer.
+
+    Numbers may be negative: to cut them off at zero would shift their sums.
+
+    Raises:
+        BudgetSpent: if the releases together would cost more than the settings allow.
+        OpenDPMissing: if OpenDP is not installed.
+    """
+    asked = question.as_json()
+    with connection.transaction():
+        recorded = statements.released(connection, asked)
+        if recorded is not None:
+            return recorded
+        counts = statements.bounded_counts(
+            connection, question.by, question.since, question.until, question.keys_per_user
+        )
+        numbers = with_noise(list(counts.values()), question.keys_per_user, question.epsilon)
+        answer = dict(zip(counts, numbers, strict=True))
+        try:
+            statements.record_release(connection, asked, question.epsilon, answer)
+        except psycopg.errors.ProgramLimitExceeded as error:
+            raise BudgetSpent(error.diag.message_detail) from error
+    return answer
+
+
+def with_noise(counts: Sequence[int], distance: int, epsilon: float) -> list[int]:
+    """
+    Return counts with discrete Laplace noise such that they are `epsilon`-private.
+
+    Args:
+        counts: without one user they differ by `distance` at most, in total.
+        distance: L1 sensitivity.
+        epsilon: positive.
+    """
+    try:
+        import opendp.prelude as dp  # noqa: PLC0415  # an extra
+    except ImportError as error:
+        raise OpenDPMissing from error
+    dp.enable_features("contrib")  # the constructors are kept behind it
+    space = dp.vector_domain(dp.atom_domain(T="i64")), dp.l1_distance(T="i64")
+    scale = dp.binary_search_param(
+        lambda scale: dp.m.make_laplace(*space, scale=scale), d_in=distance, d_out=epsilon
+    )
+    noisy: list[int] = dp.m.make_laplace(*space, scale=scale)(list(counts))
+    return noisy
