@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, LiteralString, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, LiteralString, NamedTuple
+from uuid import uuid4
 
+import psycopg
 from psycopg.rows import class_row
+from psycopg.sql import SQL, Identifier
 from psycopg.types.json import Jsonb
 
 from rec_pkg.errors import DatabaseRefused
@@ -46,6 +49,14 @@ class ActiveEncoder(NamedTuple):
     base: str | None
     calibration: bytes | None
     dims: int
+
+
+class Digest(NamedTuple):
+    """The digest of a database's re-run objects, unless there are none or they may not be seen."""
+
+    digest: str | None
+    missing: bool = False
+    hidden: bool = False
 
 
 class ToMove(NamedTuple):
@@ -210,6 +221,59 @@ def retry(connection: Connection[Any]) -> tuple[int, int]:
     """Put parked events and failed items back; return how many of each."""
     events, items = _one(connection, "select rec.retry(), rec.retry_items()")
     return events, items
+
+
+def backend_pid(connection: Connection[Any]) -> int:
+    """Return what the server says is its process for this connection."""
+    return int(_one(connection, "select pg_backend_pid()")[0])
+
+
+def in_recovery(connection: Connection[Any]) -> bool:
+    """Return whether the server is a standby."""
+    return bool(_one(connection, "select pg_is_in_recovery()")[0])
+
+
+def hears_itself(connection: Connection[Any], patience_s: float) -> bool:
+    """
+    Return whether a NOTIFY comes back to a connection that LISTENs.
+
+    Behind a pooler that takes sessions apart the transaction in between gets the backend that
+    listens, and the NOTIFY another one.
+    """
+    channel = f"pgrec_doctor_{uuid4().hex}"
+    connection.execute(SQL("listen {}").format(Identifier(channel)))
+    with psycopg.connect(connection.info.dsn, password=connection.info.password) as other:
+        other.execute("select 1")
+        connection.execute("select pg_notify(%s, '')", [channel])
+        heard = any(connection.notifies(timeout=patience_s, stop_after=1))
+    connection.execute(SQL("unlisten {}").format(Identifier(channel)))
+    return heard
+
+
+def schema_digest(connection: Connection[Any]) -> Digest:
+    """Return the digest of the re-run objects that the database was migrated with."""
+    if _one(connection, "select to_regnamespace('rec') is null")[0]:
+        return Digest(None, missing=True, hidden=False)
+    try:
+        return Digest(_one(connection, "select sql_digest from rec.settings")[0])
+    except psycopg.errors.UndefinedTable:
+        return Digest(None, missing=True, hidden=False)
+    except psycopg.errors.InsufficientPrivilege:
+        return Digest(None, missing=False, hidden=True)
+
+
+def health(
+    connection: Connection[Any],
+) -> list[tuple[str, Literal["green", "yellow", "red"], str, str | None]]:
+    """
+    Return the findings of `rec.health`: what, level, what was found, what to do.
+
+    A role without any right in the schema finds nothing.
+    """
+    try:
+        return connection.execute("select what, level, found, advice from rec.health()").fetchall()
+    except psycopg.errors.InsufficientPrivilege:
+        return []
 
 
 def _one(

@@ -37,6 +37,10 @@ begin
         from (values
             -- Whoever may write an item may compute its hash, a generated column.
             ('public', 'execute', 'function rec.item_hash'),
+            -- Each finds what it may see; without usage of the schema nobody gets here.
+            ('public', 'execute', 'function rec.health, rec.finding, rec.health_server, '
+                'rec.health_rights, rec.health_settings, rec.health_vectors, rec.health_plan, '
+                'rec.health_log, rec.health_queue, rec.health_tables'),
 
             -- The application: it logs events, asks for lists, and serves its users' own data. The
             -- reading functions run with its rights, so it may read what they read; all that it

@@ -55,6 +55,7 @@ COMMANDS = [
     ["encoder", "fetch"],
     ["encoder", "check"],
     ["status"],
+    ["doctor"],
     ["demo"],
 ]
 UNSET = dict.fromkeys(("PGREC_DATABASE_URL", "PGREC_DATA_DIR", *LIBPQ_VARIABLES))

@@ -86,7 +86,10 @@ WORKER: Final = """
     merge_changes has_work sleep_lock try_sleep stop_sleeping seconds_to_retry add_mass
 """
 APP_AND_WORKER: Final = "wake pow2 decay scaled decayed event_weight log_mass"
-EVERYBODY: Final = "item_hash"
+EVERYBODY: Final = """
+    item_hash health finding health_server health_rights health_settings health_vectors health_plan
+    health_log health_queue health_tables
+"""
 OWNER: Final = """
     hash_text enqueue forget_visible undo_visible
     rebuild_user rebuild_collaborative add_user_steps lock_texts drop_texts retry_items log_add

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rec_pkg.cli import calibrate, encoders, evaluate, load, operate, people, release, tune
+from rec_pkg.cli import (
+    calibrate,
+    doctor,
+    encoders,
+    evaluate,
+    load,
+    operate,
+    people,
+    release,
+    tune,
+)
 from rec_pkg.cli.output import console, to_stderr
 from rec_pkg.cli.session import read_settings, refusals
 from rec_pkg.errors import RecError
@@ -99,6 +109,7 @@ def worker(
 
 
 operate.register(app)
+doctor.register(app)
 calibrate.register(app)
 tune.register(app)
 people.register(app)

@@ -1,0 +1,79 @@
+"""What a look at a deployment finds: what is well, what to look at, and what does not work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from rec_pkg import schema, statements
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from psycopg import Connection
+
+PROBE_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """
+    Something that was looked at.
+
+    `level` is green, yellow (look at it) or red (it does not work as promised); `advice` says what
+    to do, None where all is well.
+    """
+
+    what: str
+    level: Literal["green", "yellow", "red"]
+    found: str
+    advice: str | None
+
+
+def examine(connection: Connection[Any]) -> list[Finding]:
+    """
+    Return what is found on a database and on the way to it.
+
+    Args:
+        connection: in autocommit. What its role may not see is left out, and said to be.
+    """
+    return [*_outside(connection), *_inside(connection)]
+
+
+def _outside(connection: Connection[Any]) -> Iterator[Finding]:
+    """Look at what lies between here and the server."""
+    if statements.in_recovery(connection):
+        advice = "Lists can be read here; doctor and worker belong to the primary."
+        yield Finding("line", "yellow", "to a standby", advice)
+        return
+    direct = connection.info.backend_pid == statements.backend_pid(connection)
+    heard = statements.hears_itself(connection, PROBE_S)
+    if direct and heard:
+        yield Finding("line", "green", "direct", None)
+    elif heard:
+        advice = (
+            "It keeps sessions, so a worker may use it; a direct line is one thing less to fail."
+        )
+        yield Finding("line", "yellow", "through a pooler", advice)
+    else:
+        advice = "Give the worker a URL of the server itself: it LISTENs, and would not be woken."
+        yield Finding("line", "red", "through a pooler that takes sessions apart", advice)
+
+
+def _inside(connection: Connection[Any]) -> Iterator[Finding]:
+    """Look at the schema, then ask it."""
+    found = statements.schema_digest(connection)
+    advice = "Run `pgrec migrate`."
+    if found.missing:
+        yield Finding("schema", "red", "there is no schema rec", advice)
+        return
+    if found.hidden:
+        asked = "Ask as a member of rec_app, rec_worker or rec_owner."
+        yield Finding("schema", "yellow", "this role may not look at its version", asked)
+    elif found.digest != schema.sql_digest():
+        yield Finding("schema", "red", "migrated by another version of pgrec", advice)
+        return
+    else:
+        yield Finding("schema", "green", "at this version", None)
+    for what, level, said, todo in statements.health(connection):
+        yield Finding(what, level, said, todo)
