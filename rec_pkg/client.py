@@ -35,6 +35,7 @@ DRIVER: Final = "postgresql+psycopg"
 CHECKED: Final = "pgrec_schema_checked"
 UNDEFINED: Final = {"3F000", "42883", "42P01"}  # schema, function, table
 BROKEN: Final = ("08", "57P")  # connection exceptions, the server stops
+UNFIT: Final = ("54", "42846")  # beyond a limit, such as JSON that is too deep; of another type
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +120,10 @@ class Client:
             dedupe_key: a repeated call with it logs nothing and returns the first id.
         """
         function = sa.func.rec.track(
-            *map(_text, (user_id, item_id, kind, text)),
+            *map(queries.text, (user_id, item_id, kind, text)),
             sa.literal(value, sa.Double()),
             queries.moment(occurred_at),
-            _text(dedupe_key),
+            queries.text(dedupe_key),
             type_=sa.BigInteger(),
         )
         return self._call(function)
@@ -207,7 +208,7 @@ class Client:
 
     def forget(self, user_id: str) -> int:
         """Erase all that is kept of a user and return how many events that were."""
-        return self._call(sa.func.rec.forget_user(_text(user_id), type_=sa.Integer()))
+        return self._call(sa.func.rec.forget_user(queries.text(user_id), type_=sa.Integer()))
 
     def vacuum(self, *, full: bool = False, patience_s: float = 0) -> Erasures:
         """
@@ -238,15 +239,15 @@ class Client:
     def undo(self, user_id: str, event_id: int) -> bool:
         """Take an event back as if it had never been; False if there is no such event."""
         event = sa.literal(event_id, sa.BigInteger())
-        return self._call(sa.func.rec.undo_event(_text(user_id), event, type_=sa.Boolean()))
+        return self._call(sa.func.rec.undo_event(queries.text(user_id), event, type_=sa.Boolean()))
 
     def export(self, user_id: str) -> dict[str, Any]:
         """Return all that is kept of a user, in the form of JSON."""
-        return self._call(sa.func.rec.export_user(_text(user_id), type_=JSONB()))
+        return self._call(sa.func.rec.export_user(queries.text(user_id), type_=JSONB()))
 
     def rebuild(self, user_id: str) -> int:
         """Make a user's stored interest anew from the log and return the number of events."""
-        return self._call(sa.func.rec.rebuild_user(_text(user_id), type_=sa.Integer()))
+        return self._call(sa.func.rec.rebuild_user(queries.text(user_id), type_=sa.Integer()))
 
     def status(self) -> Status:
         """Return the figures of the view `rec.status`, which counts rows."""
@@ -289,10 +290,6 @@ def _engine(database: URL | str) -> Engine:
     return sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)
 
 
-def _text(value: str | None) -> sa.ColumnElement[str]:
-    return sa.literal(value, sa.Text())
-
-
 def _titled(rows: sa.FromClause[Any], *order: sa.ColumnElement[Any]) -> sa.Executable:
     """Select `rows` and what they leave out of their items."""
     return (
@@ -306,7 +303,8 @@ def _titled(rows: sa.FromClause[Any], *order: sa.ColumnElement[Any]) -> sa.Execu
 def _translated() -> Iterator[None]:
     try:
         yield
-    except (UnicodeEncodeError, TypeError) as error:  # lone surrogates, what JSON has no form for
+    except (ValueError, TypeError, RecursionError) as error:
+        # Lone surrogates; what JSON has no form for, as it is no value, a circle or too deep.
         raise BadInput(str(error)) from error
     except exc.StatementError as error:
         meant = _meaning(error)
@@ -322,7 +320,9 @@ def _meaning(error: exc.StatementError) -> RecError | None:
         return SchemaMissing(detail)
     if isinstance(error, exc.OperationalError) and (not state or state.startswith(BROKEN)):
         return DatabaseUnreachable(detail)
-    if isinstance(error, exc.DataError | exc.IntegrityError):
+    if not isinstance(error, exc.DBAPIError):  # it was never sent
+        return BadInput(detail)
+    if isinstance(error, exc.DataError | exc.IntegrityError) or state.startswith(UNFIT):
         return BadInput(detail)
     if isinstance(error, exc.ProgrammingError) and not state:  # of a type that the driver lacks
         return BadInput(detail)

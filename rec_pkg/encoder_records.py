@@ -151,12 +151,17 @@ def load_record(name_or_path: str | Path) -> EncoderRecord:
 def _read_record(path: Path) -> EncoderRecord:
     try:
         record = EncoderRecord.model_validate_json(path.read_bytes())
-    except OSError as error:
+    except ValidationError as error:
+        raise BadInput(f"{path}: {_problems(error)}") from error
+    except (OSError, ValueError) as error:  # ValueError: no path of this system, with a NUL byte
         names = ", ".join(BUILT_IN)
         raise BadInput(f"{path} is neither a readable file nor one of {names}") from error
-    except ValidationError as error:
-        raise BadInput(f"{path}: {error}") from error
     return _with_absolute_folder(record, path.resolve().parent)
+
+
+def _problems(error: ValidationError) -> str:
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    return "; ".join(": ".join([*map(str, each["loc"]), each["msg"]]) for each in found)
 
 
 def _with_absolute_folder(record: EncoderRecord, home: Path) -> EncoderRecord:

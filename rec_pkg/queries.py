@@ -6,10 +6,11 @@ The functions of schema `rec` as selectables, to be joined with an application's
 
 Rows come in no promised order: sort by `rank`, or by what a docstring names. A user or item may be
 a column, which gives the rows for every one in the statement. What cannot be right, such as a
-negative `k`, a filter that is no mapping, or a time without a zone, raises `BadInput` at once.
+negative `k`, a filter that is no mapping, an id that is no text, or a time without a zone, raises
+`BadInput` at once.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from numbers import Integral
@@ -190,7 +191,7 @@ def recommend(  # noqa: PLR0913  # as many as the SQL function has
         seed: 32 bits; another one draws other items for the places of `settings.exploration`.
     """
     function = sa.func.rec.recommend(
-        sa.type_coerce(user_id, sa.Text()),
+        _id(user_id),
         *_list(k, domain, filter),
         sa.literal(exclude_seen, sa.Boolean()),
         sa.literal(diversity, sa.Double()),
@@ -209,7 +210,7 @@ def similar_items(
 ) -> FromClause[Similarities]:
     """Return the `k` items closest to an item; `similarity` is the cosine, `rank` counts from 1."""
     function = sa.func.rec.similar_items(
-        sa.type_coerce(item_id, sa.Text()),
+        _id(item_id),
         *_list(k, domain, filter),
     )
     return _rows(function, Similarities)
@@ -225,7 +226,7 @@ def popular(
     """Return the `k` trending items but those in `exclude`; `mass` is the decayed event weight."""
     function = sa.func.rec.popular(
         *_list(k, domain, filter),
-        sa.literal(list(exclude), ARRAY(sa.Text())),
+        sa.literal(_texts(exclude), ARRAY(sa.Text())),
     )
     return _rows(function, Masses)
 
@@ -238,9 +239,7 @@ def explain(user_id: Id, item_id: Id, as_of: datetime | None = None) -> FromClau
     `closest`; each other term has one row, unless it is 0. With `as_of`, an aware time, it is the
     score of then.
     """
-    function = sa.func.rec.explain(
-        sa.type_coerce(user_id, sa.Text()), sa.type_coerce(item_id, sa.Text()), moment(as_of)
-    )
+    function = sa.func.rec.explain(_id(user_id), _id(item_id), moment(as_of))
     return _rows(function, Shares)
 
 
@@ -250,7 +249,7 @@ def interest(user_id: Id, as_of: datetime | None = None) -> FromClause[Interests
 
     With `as_of`, an aware time, that of then is replayed from the event log.
     """
-    function = sa.func.rec.interest(sa.type_coerce(user_id, sa.Text()), moment(as_of))
+    function = sa.func.rec.interest(_id(user_id), moment(as_of))
     return _rows(function, Interests)
 
 
@@ -266,13 +265,27 @@ def interest_vector(user_id: Id, horizon: str = "long") -> ScalarSelect[list[flo
     return sa.select(unit).where(known.c.horizon == horizon).scalar_subquery()
 
 
+def text(value: str | None) -> sa.ColumnElement[str]:
+    """
+    Return a text, or NULL.
+
+    Raises:
+        BadInput: if it is something else.
+    """
+    if not isinstance(value, str | None):
+        raise BadInput(f"an id or a text is a str, not {type(value).__name__}")
+    return sa.literal(value, sa.Text())
+
+
 def moment(time: datetime | None) -> sa.ColumnElement[datetime]:
     """
     Return an aware time, or NULL, as a timestamptz.
 
     Raises:
-        BadInput: if the time has no time zone.
+        BadInput: if it is no time or has no time zone.
     """
+    if not isinstance(time, datetime | None):
+        raise BadInput(f"a time is a datetime, not {type(time).__name__}")
     if time is not None and time.utcoffset() is None:
         raise BadInput("a time needs a time zone")
     return sa.literal(time, WHEN)
@@ -284,8 +297,22 @@ def _list(k: int, domain: str | None, wanted: Filter | None) -> Iterator[sa.Colu
     if not (wanted is None or isinstance(wanted, Mapping)):
         raise BadInput("the filter must be a mapping of attributes to values")
     yield sa.literal(k, sa.Integer())
-    yield sa.literal(domain, sa.Text())
+    yield text(domain)
     yield sa.literal(dict(wanted or {}), JSONB())
+
+
+def _id(value: Id) -> sa.ColumnElement[str]:
+    if isinstance(value, SQLColumnExpression):
+        return sa.type_coerce(value, sa.Text())
+    return text(value)
+
+
+def _texts(values: Sequence[str]) -> list[str]:
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise BadInput("what to exclude is a list of ids")
+    if not all(isinstance(value, str) for value in values):
+        raise BadInput("the ids to exclude are of type str")
+    return list(values)
 
 
 def _rows(function: Function[Any], columns: type[C]) -> FromClause[C]:

@@ -35,11 +35,17 @@ class Settings(BaseSettings):
         default="e5-small",
         description="name of an encoder record (`pgrec encoder list`) or path of one as JSON",
     )
-    threads: int = Field(default=0, ge=0, description="threads of the encoder; 0: one per core")
-    fold_batch: PositiveInt = Field(default=5000, description="pending events folded at a time")
-    encode_batch: PositiveInt = Field(default=64, description="texts encoded at a time")
+    threads: int = Field(
+        default=0, ge=0, le=1024, description="threads of the encoder; 0: one per core"
+    )
+    fold_batch: PositiveInt = Field(
+        default=5000, le=1_000_000, description="pending events folded at a time"
+    )
+    encode_batch: PositiveInt = Field(default=64, le=100_000, description="texts encoded at a time")
     poll_seconds: PositiveFloat = Field(
-        default=5.0, description="longest sleep of an idle worker between two looks at the queue"
+        default=5.0,
+        le=86_400,
+        description="longest sleep of an idle worker between two looks at the queue",
     )
     metrics_host: str = Field(default="127.0.0.1", description="address of the metrics endpoint")
     metrics_port: int = Field(

@@ -61,7 +61,8 @@ create or replace function rec.event_weight(
 returns double precision language sql immutable parallel safe
 return p_weight * case when p_neutral is null or p_value is null then 1
     when abs(p_value - p_neutral) < 1e-9 then 0
-    else greatest(least(greatest(least(p_value - p_neutral, 1e12), -1e12) / p_scale, 1000), -1000)
+    else greatest(least(greatest(least(p_value - p_neutral, 1e12), -1e12)
+        / greatest(p_scale, 1e-9), 1000), -1000)
     end;
 comment on function rec.event_weight is
     'Weight of an event: that of its kind, times (value - neutral) / scale for kinds with a value, '

@@ -18,7 +18,7 @@ from rec_pkg.cli import (
     release,
     tune,
 )
-from rec_pkg.cli.output import console, to_stderr
+from rec_pkg.cli.output import cell, console, to_stderr
 from rec_pkg.cli.session import read_settings, refusals
 from rec_pkg.errors import RecError
 
@@ -34,7 +34,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except RecError as error:
-            to_stderr(f"pgrec: {error}")
+            to_stderr(f"pgrec: {cell(str(error))}")
             raise typer.Exit(1) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -97,6 +98,7 @@ def evaluate(  # noqa: PLR0913  # as many as there are options
         pgrec evaluate data/shop --limit 1000 --json shop.json --plot shop.png
     """
     evaluation, report_module = _modules()
+    _check_writable(json_file, plot_file)
     options = evaluation.Options(protocol, core, keep_seen, frozen, limit, seed, tune)
     with refusals(), progress(lines=True) as on_progress:
         report = evaluation.evaluate(read_settings(), folder, options, on_progress)
@@ -105,6 +107,13 @@ def evaluate(  # noqa: PLR0913  # as many as there are options
         json_file.write_text(json.dumps(report.as_json(), indent=2) + "\n", encoding="utf-8")
     if plot_file:
         report_module.plot(report, plot_file)
+
+
+def _check_writable(*files: Path | None) -> None:
+    """Raise BadInput at once, not after an hour, if a file cannot be written."""
+    for file in filter(None, files):
+        if not os.access(file if file.exists() else file.parent, os.W_OK):
+            raise BadInput(f"{file} cannot be written")
 
 
 def _modules() -> tuple[Any, Any]:

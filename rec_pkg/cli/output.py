@@ -26,6 +26,9 @@ errors: Final = Console(markup=False, highlight=False, emoji=False, stderr=True)
 CONTROLS: Final = dict.fromkeys([*range(32), *range(127, 160)], " ")
 """What could steer the terminal, in titles and texts that anybody may have written."""
 
+ESCAPED: Final = {code: f"\\u{code:04x}" for code in range(127, 160)}
+"""The same, as far as JSON leaves it in its strings."""
+
 
 def to_stderr(message: str) -> None:
     """Print a message beside the output."""
@@ -34,7 +37,8 @@ def to_stderr(message: str) -> None:
 
 def print_json(value: object) -> None:
     """Print a value, dataclasses and times included, as JSON and nothing else."""
-    sys.stdout.write(json.dumps(_plain(value), ensure_ascii=False, indent=2) + "\n")
+    text = json.dumps(_plain(value), ensure_ascii=False, indent=2)
+    sys.stdout.write(text.translate(ESCAPED) + "\n")
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> None:

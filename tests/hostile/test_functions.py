@@ -27,6 +27,7 @@ LEFT_OUT: Final = {
     "diversify": STEP_OF_A_LIST,
     "drop_previous": STEP_OF_A_SWAP,
     "enqueue": TRIGGER,
+    "event_weight": ON_OWN_SUMS,
     "explore": STEP_OF_A_LIST,
     "hash_text": TRIGGER,
     "index_next_vectors": STEP_OF_A_SWAP,
