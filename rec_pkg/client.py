@@ -12,7 +12,7 @@ from sqlalchemy import URL, exc
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session, scoped_session
 
-from rec_pkg import erasure, models, queries, schema
+from rec_pkg import erasure, models, pooler, queries, schema
 from rec_pkg.errors import BadInput, DatabaseUnreachable, RecError, SchemaMissing, UnknownItem
 from rec_pkg.models import Item
 from rec_pkg.queries import Interest, PopularItem, Recommendation, Share, SimilarItem
@@ -230,11 +230,11 @@ class Client:
 
     def pause(self, user_id: str) -> bool:
         """Keep the user's events out from now on; False if they were kept out already."""
-        return self._call(sa.func.rec.pause_user(_text(user_id), type_=sa.Boolean()))
+        return self._call(sa.func.rec.pause_user(queries.text(user_id), type_=sa.Boolean()))
 
     def resume(self, user_id: str) -> bool:
         """Let the user's events in again; False if they were not kept out."""
-        return self._call(sa.func.rec.resume_user(_text(user_id), type_=sa.Boolean()))
+        return self._call(sa.func.rec.resume_user(queries.text(user_id), type_=sa.Boolean()))
 
     def undo(self, user_id: str, event_id: int) -> bool:
         """Take an event back as if it had never been; False if there is no such event."""
@@ -287,7 +287,9 @@ def _engine(database: URL | str) -> Engine:
     if url.drivername in {"postgres", "postgresql"}:
         url = url.set(drivername=DRIVER)
     # Errors end up in logs, and what users are called and write is not for logs.
-    return sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)
+    engine = sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)
+    sa.event.listen(engine, "connect", lambda connection, _: pooler.adapt(connection))
+    return engine
 
 
 def _titled(rows: sa.FromClause[Any], *order: sa.ColumnElement[Any]) -> sa.Executable:

@@ -10,6 +10,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy import create_engine
 
+from rec_pkg import pooler
 from rec_pkg.embedded import EmbeddedServer
 from rec_pkg.errors import BadInput, DatabaseUnreachable
 
@@ -98,9 +99,11 @@ def without_secrets(address: str) -> tuple[str, dict[str, str]]:
 
 def _connect(address: str, *, autocommit: bool = False) -> Connection[tuple[Any, ...]]:
     try:
-        return psycopg.connect(address, autocommit=autocommit)
+        connection = psycopg.connect(address, autocommit=autocommit)
+        pooler.adapt(connection)
     except psycopg.Error as error:
         raise DatabaseUnreachable(" ".join(str(error).split())) from error
+    return connection
 
 
 def _with_defaults(address: str) -> str:

@@ -79,3 +79,7 @@ class LoadStopped(RecError):
 
 class WorkerSilent(RecError):
     """The worker did not do its part in time; its log and `pgrec status` say more."""
+
+
+class Pooled(RecError):
+    """NOTIFY gets lost on the way, as in a transaction pooler; name the server's own address."""

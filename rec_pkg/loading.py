@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
-from rec_pkg import statements
+from rec_pkg import pooler, statements
 from rec_pkg.errors import BadInput, LoadStopped
 from rec_pkg.readers import BadRow, Rejection, Row, Source
 from rec_pkg.rows import EventRows, ItemRows
@@ -67,7 +67,7 @@ def load_items(  # noqa: PLR0913  # a file can be read in as many ways
     or text with `|` between them), available and created_at; every other one becomes an
     attribute. What the file does not speak of stays as it is. Of rows with the same item_id the
     last counts. Each chunk of rows is merged in a transaction of its own, or under a savepoint if
-    the connection is in a transaction already.
+    the connection is in a transaction already or goes through a pooler.
 
     Args:
         connection: of a role that may write `rec.items` and make temporary tables.
@@ -85,7 +85,7 @@ def load_items(  # noqa: PLR0913  # a file can be read in as many ways
     """
     source = Source(path, delimiter)
     feed = _Feed(source, mapping or {}, ItemRows(domain, numbers), on_reject, ITEM_COLUMNS)
-    with _stopping(path), feed.rows("item_id") as rows:
+    with _stopping(path), feed.rows("item_id") as rows, pooler.one_session(connection):
         with connection.transaction():
             statements.stage_items(connection)
         while _copy_chunk(connection, statements.copy_items, rows):
@@ -123,7 +123,7 @@ def load_events(  # noqa: PLR0913  # the same
     convert = EventRows(_event_kinds(connection, path), kind)
     feed = _Feed(source, mapping or {}, convert, on_reject, EVENT_COLUMNS)
     inserted = 0
-    with _stopping(path), feed.rows("user_id") as rows:
+    with _stopping(path), feed.rows("user_id") as rows, pooler.one_session(connection):
         with connection.transaction():
             statements.stage_events(connection)
         while _copy_chunk(connection, statements.copy_events, rows):

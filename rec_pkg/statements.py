@@ -215,6 +215,19 @@ def record_release(
     """Keep an answer, if the budget allows it."""
     call = "select rec.record_release(%s, %s, %s)"
     connection.execute(call, [Jsonb(question), epsilon, Jsonb(answer)])
+def listen(connection: Connection[Any]) -> None:
+    """Listen on the channel of `notify`."""
+    connection.execute("listen pgrec_probe")
+
+
+def notify(connection: Connection[Any]) -> None:
+    """Notify whoever probes whether notifications arrive."""
+    connection.execute("notify pgrec_probe")
+
+
+def session(connection: Connection[Any]) -> int:
+    """Return the process id of the server's session in which this is asked."""
+    return int(_one(connection, "select pg_backend_pid()")[0])
 
 
 def retry(connection: Connection[Any]) -> tuple[int, int]:

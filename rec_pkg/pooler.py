@@ -1,0 +1,63 @@
+"""Poolers between us and the server: how to notice one, and how to get along with it."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+
+from rec_pkg import statements
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from psycopg import Connection
+
+PATIENCE_S: Final = 3.0
+
+
+def is_pooled(address: str, patience_s: float = PATIENCE_S) -> bool:
+    """
+    Return whether NOTIFY gets lost on the way, as in a pooler in transaction mode.
+
+    A worker cannot work over such an address, everything else can. Over one that serves the answer
+    comes at once, over another one after `patience_s` seconds.
+
+    Raises:
+        psycopg.OperationalError: if the server cannot be reached.
+        psycopg.errors.ReadOnlySqlTransaction: on a standby, which knows no NOTIFY.
+    """
+    with (
+        psycopg.connect(address, autocommit=True) as listener,
+        psycopg.connect(address, autocommit=True) as sender,
+    ):
+        statements.listen(listener)
+        statements.notify(sender)
+        return not list(listener.notifies(timeout=patience_s, stop_after=1))
+
+
+def adapt(connection: Connection[Any]) -> None:
+    """Prepare no statements where the next one may find itself in another session."""
+    if changes_session(connection):
+        connection.prepare_threshold = None
+
+
+def changes_session(connection: Connection[Any]) -> bool:
+    """
+    Return whether the server's session is not the one that was promised when we connected.
+
+    It is so behind any pooler; behind one in session mode it is the same for all transactions.
+    """
+    with connection.transaction():
+        return statements.session(connection) != connection.info.backend_pid
+
+
+@contextmanager
+def one_session(connection: Connection[Any]) -> Iterator[None]:
+    """Stay in one session of the server: behind a pooler this takes a transaction."""
+    if changes_session(connection):
+        with connection.transaction():
+            yield
+    else:
+        yield
