@@ -47,6 +47,10 @@ class Settings(BaseSettings):
         le=86_400,
         description="longest sleep of an idle worker between two looks at the queue",
     )
+    silence_seconds: PositiveFloat = Field(
+        default=10.0,
+        description="how long a worker waits for an answer before it asks whether the line is dead",
+    )
     metrics_host: str = Field(default="127.0.0.1", description="address of the metrics endpoint")
     metrics_port: int = Field(
         default=9478, ge=0, le=65535, description="port of the metrics endpoint; 0: none"

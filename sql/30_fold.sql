@@ -45,7 +45,6 @@ declare
     v_users text[];
     v_events bigint[];
     v_times timestamptz[];
-    v_folded integer;
     v_texts boolean;
 begin
     if not rec.try_share_space() then
@@ -62,15 +61,54 @@ begin
         where p.user_id = any(v_users) and p.retry_at <= now() and (v_texts or not p.has_text)
         for update skip locked
     ) c;
-    if v_users is null then
-        return 0;
-    end if;
+    return rec.fold_claimed(v_users, v_events, v_times);
+end $$;
+comment on function rec.apply_users is
+    'Fold the queued events of these users into their stored interests and return how many. '
+    'Users on whom another session works are left to it; none are folded while a calibration moves '
+    'the vectors. Each user takes an advisory lock: name '
+    'hundreds at a time, not tens of thousands.';
 
+-- rec.apply_event(user, event) -> whether this event left the queue
+create or replace function rec.apply_event(p_user_id text, p_event_id bigint)
+returns boolean language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_time timestamptz;
+begin
+    if not rec.try_share_space() or not pg_try_advisory_xact_lock(rec.user_lock(p_user_id)) then
+        return false;
+    end if;
+    select p.occurred_at into v_time from rec.pending p
+    where p.user_id = p_user_id and p.event_id = p_event_id and p.retry_at <= now()
+        and (not p.has_text or pg_try_advisory_xact_lock_shared(rec.texts_lock()))
+    for update skip locked;
+    return v_time is not null
+        and rec.fold_claimed(array[p_user_id], array[p_event_id], array[v_time]) > 0;
+end $$;
+comment on function rec.apply_event is
+    'Fold one queued event. A worker does so with the events of a user whom the server refuses, to '
+    'find the one that is to blame.';
+
+-- rec.fold_claimed(users, events, times) -> number of these claimed events that were folded
+create or replace function rec.fold_claimed(
+    p_users text[], p_events bigint[], p_times timestamptz[])
+returns integer language plpgsql volatile
+set search_path from current
+set plan_cache_mode = force_custom_plan
+as $$
+declare
+    v_users text[];
+    v_events bigint[];
+    v_times timestamptz[];
+    v_folded integer;
+begin
     -- An event that was deleted leaves the queue. One that lacks a vector waits, and one that never
     -- can have one is parked.
     delete from rec.pending p
-    using unnest(v_users, v_events, v_times) as c (user_id, event_id, occurred_at)
-    where p.user_id = c.user_id and p.event_id = c.event_id and p.user_id = any(v_users)
+    using unnest(p_users, p_events, p_times) as c (user_id, event_id, occurred_at)
+    where p.user_id = c.user_id and p.event_id = c.event_id and p.user_id = any(p_users)
         and not exists (
             select from rec.events e
             where e.user_id = c.user_id and e.occurred_at = c.occurred_at and e.event_id = c.event_id);
@@ -85,13 +123,12 @@ begin
     from (
         select e.user_id, e.event_id, e.occurred_at,
             e.embedding is not null and e.weight is not null as ready
-        from unnest(v_users, v_events, v_times) as c (user_id, event_id, occurred_at)
+        from unnest(p_users, p_events, p_times) as c (user_id, event_id, occurred_at)
         join rec.event_vectors e using (user_id, event_id, occurred_at)
     ) e;
     if v_users is null then
         return 0;
     end if;
-
     perform rec.add_shares(v_users, v_events, v_times);
     perform rec.add_deltas(v_users, v_events, v_times);
     if not (select s.keep_text from rec.settings s) then
@@ -103,11 +140,9 @@ begin
     get diagnostics v_folded = row_count;
     return v_folded;
 end $$;
-comment on function rec.apply_users is
-    'Fold the queued events of these users into their stored interests and return how many. '
-    'Users on whom another session works are left to it; none are folded while a calibration moves '
-    'the vectors. Each user takes an advisory lock: name '
-    'hundreds at a time, not tens of thousands.';
+comment on function rec.fold_claimed is
+    'Second half of rec.apply_users(): fold events whose rows in the queue, and whose users, this '
+    'transaction holds.';
 
 -- rec.add_shares(users, events, times) -> adds the shares of these events to the stored sums
 create or replace function rec.add_shares(p_users text[], p_events bigint[], p_times timestamptz[])
@@ -154,8 +189,9 @@ declare
     v_postponed integer;
 begin
     update rec.pending p set
-        attempts = least(p.attempts + 1, 30000),
-        retry_at = case when d.problem is null then now() + interval '1 minute' else 'infinity' end,
+        attempts = case when d.problem is null then p.attempts else least(p.attempts + 1, 30000) end,
+        retry_at = case when d.problem is not null then 'infinity'
+            when p.has_text then now() + interval '5 seconds' else now() + interval '1 minute' end,
         error = d.problem
     from (
         select e.user_id, e.event_id,
@@ -175,8 +211,9 @@ begin
     return v_postponed;
 end $$;
 comment on function rec.postpone is
-    'Put off the events that wait for a vector until rec.hasten(), at most a minute, and park those '
-    'that name an unknown item or kind, with the reason.';
+    'Put off the events that wait for a vector until rec.hasten(), at most a minute (a text, which '
+    'another worker may have begun and not finished, for seconds), and park those that name an unknown '
+    'item or kind, with the reason.';
 
 -- rec.hasten() -> number of events that waited for a vector and are tried again now
 create or replace function rec.hasten()
@@ -186,13 +223,42 @@ as $$
 declare
     v_hastened integer;
 begin
-    update rec.pending p set retry_at = '-infinity'
-    where p.retry_at > now() and p.retry_at < 'infinity' and p.error is null;
+    with waiting as (
+        select p.user_id, p.event_id from rec.pending p
+        where p.retry_at > now() and p.retry_at < 'infinity' and p.error is null
+        for update skip locked
+    )
+    update rec.pending p set retry_at = '-infinity' from waiting w
+    where p.user_id = w.user_id and p.event_id = w.event_id;
     get diagnostics v_hastened = row_count;
     return v_hastened;
 end $$;
 comment on function rec.hasten is
     'Try the postponed events again at once; a worker calls it when nothing is left to encode.';
+
+-- rec.revive() -> number of events that were parked for want of an item which is there now
+create or replace function rec.revive()
+returns integer language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_revived integer;
+begin
+    with found as (
+        select p.user_id, p.event_id from rec.pending p
+        join rec.events e using (user_id, occurred_at, event_id)
+        join rec.items i on i.item_id = e.item_id
+        where p.retry_at = 'infinity' and p.error = format('unknown item %L', e.item_id)
+        for update of p skip locked
+    )
+    update rec.pending p set retry_at = '-infinity', error = null, attempts = 0 from found f
+    where p.user_id = f.user_id and p.event_id = f.event_id;
+    get diagnostics v_revived = row_count;
+    return v_revived;
+end $$;
+comment on function rec.revive is
+    'Put parked events back whose item has come. rec.store_items() does so for those that it sees; an '
+    'event may be parked in the same instant by a session that has not committed yet.';
 
 -- rec.apply_pending(limit) -> number of events folded into the stored interests
 create or replace function rec.apply_pending(p_limit integer default 1000)
@@ -224,13 +290,18 @@ as $$
 declare
     v_retried integer;
 begin
-    update rec.pending p set retry_at = '-infinity', error = null, attempts = 0
-    where p.retry_at = 'infinity'
-        and (p_users is null or p.user_id = any(p_users))
-        and (p_items is null or exists (
-            select from rec.events e
-            where e.user_id = p.user_id and e.event_id = p.event_id
-                and e.occurred_at = p.occurred_at and e.item_id = any(p_items)));
+    with parked as (
+        select p.user_id, p.event_id from rec.pending p
+        where p.retry_at = 'infinity'
+            and (p_users is null or p.user_id = any(p_users))
+            and (p_items is null or exists (
+                select from rec.events e
+                where e.user_id = p.user_id and e.event_id = p.event_id
+                    and e.occurred_at = p.occurred_at and e.item_id = any(p_items)))
+        for update skip locked
+    )
+    update rec.pending p set retry_at = '-infinity', error = null, attempts = 0 from parked k
+    where p.user_id = k.user_id and p.event_id = k.event_id;
     get diagnostics v_retried = row_count;
     if v_retried > 0 then
         notify rec_events;
@@ -248,13 +319,20 @@ as $$
 declare
     v_parked integer;
 begin
+    -- A row that another session holds is left to it, so that nobody waits with locks in hand.
+    with failed as (
+        select p.user_id, p.event_id from rec.pending p
+        join unnest(p_users, p_events) as c (user_id, event_id) using (user_id, event_id)
+        where p.user_id = any(p_users)
+        for update of p skip locked
+    )
     update rec.pending p set
         attempts = p.attempts + 1,
         error = p_error,
         retry_at = case when p.attempts + 1 >= s.max_attempts then 'infinity'::timestamptz
-            else now() + make_interval(secs => 0.1 * 2 ^ p.attempts) end
-    from unnest(p_users, p_events) as c (user_id, event_id), rec.settings s
-    where p.user_id = c.user_id and p.event_id = c.event_id and p.user_id = any(p_users);
+            else now() + make_interval(secs => 0.1 * 2 ^ least(p.attempts, 12)) end
+    from failed f, rec.settings s
+    where p.user_id = f.user_id and p.event_id = f.event_id;
     get diagnostics v_parked = row_count;
     return v_parked;
 end $$;

@@ -53,3 +53,31 @@ as $$
 $$;
 comment on function rec.seconds_to_retry is
     'Seconds until the next postponed event is due, at most p_longest.';
+
+-- rec.is_at_work(pid, seconds) -> whether a session works on a statement, or did so a moment ago
+create or replace function rec.is_at_work(p_pid integer, p_seconds double precision)
+returns boolean language sql volatile
+set search_path from current
+as $$
+    select exists (
+        select from pg_stat_activity a
+        where a.pid = p_pid
+            and ((a.state = 'active' and a.wait_event_type is distinct from 'Client')
+                or a.state_change > clock_timestamp() - make_interval(secs => p_seconds)));
+$$;
+comment on function rec.is_at_work is
+    'Whether another session of the same role works. If it does not, and its client awaits an answer, '
+    'the line between them is dead.';
+
+-- rec.end_sessions(pids) -> number of sessions of workers that were ended
+create or replace function rec.end_sessions(p_pids integer[])
+returns integer language sql volatile
+set search_path from current
+as $$
+    select count(pg_terminate_backend(a.pid, 5000))::integer from pg_stat_activity a
+    where a.pid = any(p_pids) and a.pid <> pg_backend_pid() and a.usename = current_user
+        and a.application_name like 'pgrec worker%';
+$$;
+comment on function rec.end_sessions is
+    'End what is left of a worker whose line broke, with its claims and locks, and wait until it is '
+    'gone: the server may not have noticed yet.';

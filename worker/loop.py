@@ -11,8 +11,9 @@ import psycopg
 import structlog
 
 from rec_pkg import schema
-from rec_pkg.errors import EncoderInvalid, SchemaMismatch, SchemaMissing
+from rec_pkg.errors import Pooled, SchemaMismatch, SchemaMissing
 from rec_pkg.item_text import item_text, item_title
+from worker.failures import blames_the_server, is_passing
 from worker.space import Space
 from worker.upkeep import Upkeep
 
@@ -32,6 +33,7 @@ T = TypeVar("T")
 LINGER_S: Final = 0.01
 LONGEST_LINGER_S: Final = 0.25
 SETTLING_S: Final = 0.2
+HEARING_S: Final = 5.0
 
 log = structlog.get_logger("worker")
 
@@ -54,15 +56,18 @@ class Loop:
         self._stopping = stopping
         self._space = Space(encoder.fingerprint)
         self._upkeep = Upkeep(store, metrics)
+        self.drained = False
+        """Whether all that waited could once be done, so that the server is well."""
 
     async def prepare(self) -> None:
         """
-        Check that database, package and encoder belong together.
+        Check that database, package and encoder belong together, and that we are notified.
 
         Raises:
             SchemaMissing: if the database has no schema rec.
             SchemaMismatch: if another version migrated it.
             EncoderMismatch: if the database holds vectors of another encoder.
+            Pooled: if notifications do not reach us.
         """
         try:
             digest = await self._store.sql_digest()
@@ -70,6 +75,8 @@ class Loop:
             raise SchemaMissing from error
         if digest != schema.sql_digest():
             raise SchemaMismatch
+        if not await self._store.hears(HEARING_S):
+            raise Pooled
         await self._store.register_encoder(self._encoder)
         await self._find_space()
 
@@ -79,6 +86,7 @@ class Loop:
             while not self._stopping.is_set():
                 await self._upkeep.look()
                 await self.drain()
+                self.drained = True
                 queue = await self._store.queue()
                 self._metrics.observe(queue)
                 if not once:
@@ -166,9 +174,12 @@ class Loop:
             return 0
 
     def _refused(self, what: str, error: psycopg.Error) -> None:
-        """Log that the server refused a statement; raise the error if it is the line that broke."""
-        if self._store.broken:
+        """Log that a statement was refused; raise the error if no other would fare better."""
+        if self._store.broken or blames_the_server(error):
             raise error
+        self._warn(what, error)
+
+    def _warn(self, what: str, error: psycopg.Error) -> None:
         self._metrics.failures.inc()
         log.warning(what, error=str(error))
 
@@ -179,10 +190,20 @@ class Loop:
             try:
                 folded += await self._store.apply_user(user_id)
             except psycopg.Error as error:
-                self._refused("events of a user cannot be folded", error)
+                self._refused("events of a user cannot be folded together", error)
                 for event_id in [event for owner, event in waiting if owner == user_id]:
-                    await self._store.park(user_id, event_id, str(error))
+                    folded += await self._fold_event(user_id, event_id)
         return folded
+
+    async def _fold_event(self, user_id: str, event_id: int) -> bool:
+        """Fold an event by itself. If it is refused even so, it is the one to blame."""
+        try:
+            return await self._store.apply_event(user_id, event_id)
+        except psycopg.Error as error:
+            self._refused("an event cannot be folded", error)
+            if not is_passing(error):
+                await self._store.park(user_id, event_id, str(error))
+        return False
 
     async def _encode_texts(self) -> int:
         return await self._in_the_active_space(self._encode_claimed_texts)
@@ -268,10 +289,12 @@ class Loop:
         with self._metrics.encode_seconds.time():
             try:
                 good, vectors = list(range(len(waiting))), await asyncio.to_thread(encode, waiting)
-            except EncoderInvalid as error:
+            except Exception as error:  # noqa: BLE001  # whatever it is, one text may be to blame
                 log.warning("a batch cannot be encoded, encoding one by one", error=str(error))
                 good, vectors = await self._encode_one_by_one(waiting, encode)
-        return good, self._space.place(vectors)
+        vectors = self._space.place(vectors)
+        usable = _usable(vectors)
+        return [place for place, fits in zip(good, usable, strict=True) if fits], vectors[usable]
 
     async def _encode_one_by_one(
         self, waiting: Sequence[T], encode: Callable[[Sequence[T]], Vectors]
@@ -279,7 +302,7 @@ class Loop:
         good: list[int] = []
         vectors: list[Vectors] = []
         for place, one in enumerate(waiting):
-            with suppress(EncoderInvalid):
+            with suppress(Exception):  # the caller says which are missing
                 vectors.append(await asyncio.to_thread(encode, [one]))
                 good.append(place)
         empty = np.empty((0, self._encoder.dims), dtype=np.float32)
@@ -293,3 +316,10 @@ class Loop:
             [item_title(item.title) for item in items],
             [item_text(item.title, item.body, item.attributes, item.tags) for item in items],
         )
+
+
+def _usable(vectors: Vectors) -> NDArray[np.bool_]:
+    """Return which vectors (n, dims) the tables take: finite in half precision, not all zero."""
+    with np.errstate(over="ignore"):
+        halves = vectors.astype(np.float16)
+    return np.logical_and(np.isfinite(halves).all(axis=1), halves.any(axis=1))

@@ -12,6 +12,7 @@ import structlog
 
 from rec_pkg.encoder import open_encoder
 from worker import logs
+from worker.failures import meaning
 from worker.loop import Loop
 from worker.metrics import Metrics
 from worker.store import Store
@@ -34,6 +35,7 @@ def run(settings: Settings, conninfo: str, *, once: bool = False) -> None:
 
     Raises:
         SchemaMissing, SchemaMismatch, EncoderMismatch: if the database is not for this worker.
+        Pooled: if notifications do not reach it.
     """
     logs.configure(settings.log_format)
     encoder = open_encoder(settings.encoder, settings.cache_dir, settings.threads)
@@ -48,7 +50,6 @@ async def _work(
 ) -> None:
     stopping = asyncio.Event()
     _stop_on_signals(stopping)
-    failures = 0
     log.info(
         "worker starts: encodes new texts and items, folds events into interests",
         encoder=encoder.record.name,
@@ -56,21 +57,54 @@ async def _work(
         poll_seconds=settings.poll_seconds,
         metrics_port=0 if once else settings.metrics_port,
     )
+    failures = 0
+    life = _Life(settings, conninfo, encoder, metrics, stopping)
     while not stopping.is_set():
         try:
-            async with Store.connect(conninfo) as store:
-                loop = Loop(store, encoder, settings, metrics, stopping)
-                await loop.prepare()
-                failures = 0
-                await loop.run(once=once)
+            await life.live(once=once)
             break
-        except psycopg.OperationalError as error:
+        except psycopg.Error as error:
             if once:
                 raise
-            failures += 1
+            failures = 1 if life.was_well else failures + 1
             metrics.reconnects.inc()
             await _pause(failures, error, stopping)
     log.info("worker stops")
+
+
+class _Life:
+    """One connection after the other, each ending what the server may still hold for the last."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        conninfo: str,
+        encoder: Encoder,
+        metrics: Metrics,
+        stopping: asyncio.Event,
+    ) -> None:
+        self._settings = settings
+        self._conninfo = conninfo
+        self._encoder = encoder
+        self._metrics = metrics
+        self._stopping = stopping
+        self._leftovers: list[int] = []
+        self.was_well = False
+        """Whether the last connection got as far as doing all that waited."""
+
+    async def live(self, *, once: bool) -> None:
+        """Connect and work until told to stop; raise what the driver raises."""
+        self.was_well = False
+        async with Store.connect(self._conninfo, self._settings.silence_seconds) as store:
+            loop = Loop(store, self._encoder, self._settings, self._metrics, self._stopping)
+            leftovers, self._leftovers = self._leftovers, [*self._leftovers, *store.sessions]
+            await loop.prepare()
+            await store.end_sessions(leftovers)
+            self._leftovers = store.sessions
+            try:
+                await loop.run(once=once)
+            finally:
+                self.was_well = loop.drained
 
 
 def _stop_on_signals(stopping: asyncio.Event) -> None:
@@ -88,7 +122,7 @@ def _stop_on_signals(stopping: asyncio.Event) -> None:
 async def _pause(failures: int, error: psycopg.Error, stopping: asyncio.Event) -> None:
     """Wait before the next try: longer with each failure, with jitter, never through a stop."""
     pause = random.uniform(0.5, 1) * min(LONGEST_PAUSE_S, 0.1 * 2 ** min(failures, 20))
-    log.warning("no line to the server", error=str(error).strip(), retry_in_seconds=round(pause, 2))
+    log.warning(meaning(error), error=str(error).strip(), retry_in_seconds=round(pause, 2))
     try:
         async with asyncio.timeout(pause):
             await stopping.wait()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+import asyncio
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, LiteralString, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, LiteralString, Self, TypeVar
 
 import psycopg
 from pgvector import HalfVector
 from pgvector.psycopg import register_vector_async
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import class_row, scalar_row
 from psycopg.types.json import Jsonb
 
 from rec_pkg.statements import ActiveEncoder
+from worker.watch import PATIENCE_S, Line, watch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -23,6 +26,13 @@ if TYPE_CHECKING:
     from rec_pkg.encoder import Encoder
 
 T = TypeVar("T")
+KEEPALIVES: Final = {
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""Both ends notice within a minute that the other one is gone, and the server frees our claims."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,31 +106,88 @@ class Store:
         work: psycopg.AsyncConnection[Any],
         listener: psycopg.AsyncConnection[Any],
         conninfo: str,
+        patience_s: float,
     ) -> None:
         self._work = work
         self._listener = listener
         self._conninfo = conninfo
+        self._patience_s = patience_s
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, conninfo: str) -> AsyncIterator[Self]:
-        """Open both connections, and close them at the end."""
+    async def connect(cls, conninfo: str, patience_s: float = PATIENCE_S) -> AsyncIterator[Self]:
+        """
+        Open both connections, and close them at the end.
+
+        They are cut when no answer has come for `patience_s` seconds and the server, asked, is not
+        at work on it.
+        """
+        address = make_conninfo("", **(KEEPALIVES | conninfo_to_dict(conninfo)))
         async with (
             await psycopg.AsyncConnection.connect(
-                conninfo, autocommit=True, application_name="pgrec worker"
+                address, autocommit=True, application_name="pgrec worker"
             ) as work,
             await psycopg.AsyncConnection.connect(
-                conninfo, autocommit=True, application_name="pgrec worker (listens)"
+                address, autocommit=True, application_name="pgrec worker (listens)"
             ) as listener,
         ):
-            await register_vector_async(work)
-            await listener.execute("listen rec_events")
-            yield cls(work, listener, conninfo)
+            store = cls(work, listener, address, patience_s)
+            async with store._watched():
+                await store._open()
+                yield store
 
     @property
     def broken(self) -> bool:
         """Whether the working connection is lost."""
         return self._work.closed or self._work.broken
+
+    @property
+    def sessions(self) -> list[int]:
+        """Process ids of the server's side of both connections."""
+        return [self._work.info.backend_pid, self._listener.info.backend_pid]
+
+    async def end_sessions(self, pids: list[int]) -> int:
+        """End what is left of these sessions of workers and return how many there were."""
+        return await self._value(int, "select rec.end_sessions(%s)", pids)
+
+    async def hears(self, timeout_s: float) -> bool:
+        """Notify ourselves and return whether it is heard; through a pooler it may not be."""
+        await self.wake_others()
+        if await self.notified(timeout_s):
+            return True
+        await self._listener.execute("")  # an answer brings along what came before it
+        return await self.notified(0)
+
+    @asynccontextmanager
+    async def _watched(self) -> AsyncIterator[None]:
+        """Have the lines cut when the server is silent without reason."""
+        watching = asyncio.ensure_future(
+            watch(Line(self._work), Line(self._listener), self._is_at_work, self._patience_s)
+        )
+        try:
+            yield
+        finally:
+            watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await watching
+
+    async def _open(self) -> None:
+        for connection in (self._work, self._listener):
+            await connection.execute(
+                "select set_config('tcp_keepalives_idle', '30', false),"
+                " set_config('tcp_keepalives_interval', '10', false),"
+                " set_config('tcp_keepalives_count', '3', false),"
+                " set_config('tcp_user_timeout', '30000', false)"
+            )
+        await register_vector_async(self._work)
+        await self._listener.execute("listen rec_events")
+
+    async def _is_at_work(self) -> bool:
+        """Ask on the listening connection whether the server is busy with the working one."""
+        cursor = self._listener.cursor(row_factory=scalar_row)
+        pid = self._work.info.backend_pid
+        await cursor.execute("select rec.is_at_work(%s, %s)", [pid, self._patience_s])
+        return bool(await cursor.fetchone())
 
     async def sql_digest(self) -> str:
         """Return the digest of the re-run objects that the database was migrated with."""
@@ -222,6 +289,10 @@ class Store:
         """Fold what is queued of one user and return how many events."""
         return await self._value(int, "select rec.apply_users(%s)", [user_id])
 
+    async def apply_event(self, user_id: str, event_id: int) -> bool:
+        """Fold one queued event and return whether it left the queue."""
+        return await self._value(bool, "select rec.apply_event(%s, %s)", user_id, event_id)
+
     async def oldest_pending(self, limit: int) -> list[tuple[str, int]]:
         """Return user and event id of the oldest queued events."""
         cursor = await self._work.execute("select * from rec.oldest_pending(%s)", [limit])
@@ -234,6 +305,10 @@ class Store:
     async def hasten(self) -> int:
         """Try again at once what waited for a vector, and return how many events."""
         return await self._value(int, "select rec.hasten()")
+
+    async def revive(self) -> int:
+        """Put events back whose item has come after all, and return how many."""
+        return await self._value(int, "select rec.revive()")
 
     async def has_work(self) -> bool:
         """Return whether anything waits."""
@@ -269,9 +344,8 @@ class Store:
 
     async def notified(self, timeout_s: float) -> bool:
         """Wait up to `timeout_s` seconds for a NOTIFY and return whether one came."""
-        async for _ in self._listener.notifies(timeout=timeout_s, stop_after=1):
-            return True
-        return False
+        heard = self._listener.notifies(timeout=timeout_s, stop_after=1)
+        return bool([notification async for notification in heard])
 
     async def _value(self, kind: type[T], query: LiteralString, *parameters: object) -> T:
         value = await self._call(query, *parameters)

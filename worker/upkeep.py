@@ -1,4 +1,4 @@
-"""What a worker does now and then: partitions, retention, the vacuum after erasures."""
+"""What a worker does now and then: partitions, revival, retention, the vacuum after erasures."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from worker.store import Store
 
 PARTITIONS_EVERY_S: Final = 6 * 3600.0
+REVIVE_EVERY_S: Final = 300.0
 RETENTION_EVERY_S: Final = 24 * 3600.0
 VACUUM_EVERY_S: Final = 600.0
 RETRY_S: Final = 60.0
@@ -29,6 +30,7 @@ class Upkeep:
         self._store = store
         self._metrics = metrics
         self._partitions_due = 0.0
+        self._revival_due = 0.0
         self._retention_due = 0.0
         self._vacuum_due = 0.0
         self._cleaning: asyncio.Task[None] | None = None
@@ -38,6 +40,9 @@ class Upkeep:
         now = asyncio.get_running_loop().time()
         if now >= self._partitions_due:
             self._partitions_due = now + await self._make_partitions()
+        if now >= self._revival_due:
+            self._revival_due = now + REVIVE_EVERY_S
+            await self._store.revive()
         if (self._cleaning is None or self._cleaning.done()) and await self._to_clean(now):
             self._cleaning = asyncio.create_task(self._clean(now))
 
