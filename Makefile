@@ -11,7 +11,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test hostile lint format wheel quality clean
+.PHONY: help demo test faults hostile lint format wheel quality clean
 # One pip at a time.
 .NOTPARALLEL:
 
@@ -19,6 +19,7 @@ help:
 	@echo 'make demo    start a Postgres of its own, load a catalogue and recommend'
 	@echo 'make test    run the tests; ARGS="-k interest" runs some of them'
 	@echo 'make hostile tens of thousands of odd and broken inputs; half an hour'
+	@echo 'make faults  kill workers and servers, cut lines, fill disks: some 20 minutes'
 	@echo 'make lint    check style and types of the Python and the SQL'
 	@echo 'make format  format the Python'
 	@echo 'make wheel   build dist/pgrec-*.whl'
@@ -33,6 +34,10 @@ test: .venv/.for-test
 
 hostile: .venv/.for-test
 	@$(BIN)/python -m pytest tests/hostile --full --timeout 3600 $(ARGS)
+
+# Ends with a count of what was survived; a small share of it is part of `make test`.
+faults: .venv/.for-test
+	@$(BIN)/python -m pytest tests/faults --full $(ARGS)
 
 lint: .venv/.for-lint
 	$(BIN)/ruff check

@@ -46,7 +46,6 @@ SETTINGS = {
     "max_connections": "60",
     "wal_level": "replica",
 }
-LOCK_FILES = ("data/postmaster.pid", f".s.PGSQL.{SETTINGS['port']}.lock")
 INITDB = (
     "--username=pgrec",
     "--encoding=UTF8",
@@ -123,7 +122,7 @@ class EmbeddedServer:
     @property
     def url(self) -> str:
         """URL of database `pgrec` for libpq; it names the folder of the socket."""
-        return f"postgresql://pgrec@/pgrec?host={self._socket_dir}&port={SETTINGS['port']}"
+        return f"postgresql://pgrec@/pgrec?host={self._socket_dir}&port={self._port}"
 
     @property
     def psql_path(self) -> Path:
@@ -159,6 +158,11 @@ class EmbeddedServer:
         if PLAIN_PATH.fullmatch(str(self.home)):
             return self.home
         return Path(tempfile.gettempdir()) / f"pgrec-{os.geteuid()}-{_digest(self.home)}"
+
+    @property
+    def _port(self) -> str:
+        """Number of the port, which is part of the name of the socket."""
+        return self.options.get("port", SETTINGS["port"])
 
     @property
     def _programs(self) -> Path:
@@ -234,7 +238,7 @@ class EmbeddedServer:
         arguments = shlex.join(f"--{name}={value}" for name, value in settings.items())
         with (self.home / "alive").open("ab") as alive:
             fcntl.flock(alive, fcntl.LOCK_EX)
-            for leftover in LOCK_FILES:
+            for leftover in ("data/postmaster.pid", f".s.PGSQL.{self._port}.lock"):
                 (self.home / leftover).unlink(missing_ok=True)
             start = ("start", "-W", "-D", "data", "-l", "server.log", "-o", arguments)
             self._call("pg_ctl", *start, keep=(alive.fileno(),))

@@ -215,6 +215,8 @@ def record_release(
     """Keep an answer, if the budget allows it."""
     call = "select rec.record_release(%s, %s, %s)"
     connection.execute(call, [Jsonb(question), epsilon, Jsonb(answer)])
+
+
 def listen(connection: Connection[Any]) -> None:
     """Listen on the channel of `notify`."""
     connection.execute("listen pgrec_probe")

@@ -37,7 +37,9 @@ NUMBERS = count(1)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--full", action="store_true", help="Try tens of thousands of cases, for minutes and hours."
+        "--full",
+        action="store_true",
+        help="all faults and tens of thousands of odd inputs: minutes and hours",
     )
 
 

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from fault_tally import Faults, Tally
+from fault_world import World
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    from fault_world import Connection
+
+
+TALLY = pytest.StashKey[Tally]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[TALLY] = Tally()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    tally = item.config.stash.get(TALLY, None)
+    if tally is not None and "faults" in item.path.parts:
+        if report.when == "call" and report.passed:
+            tally.survived += tally.struck.pop(item.nodeid, 1)
+        elif report.failed:
+            tally.failed += tally.struck.pop(item.nodeid, 1)
+    return report
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if config.getoption("--full"):
+        print(config.stash[TALLY])  # noqa: T201  # the last line of `make faults`
+
+
+@pytest.fixture(scope="session")
+def full(pytestconfig: pytest.Config) -> bool:
+    """Whether all faults are wanted. Without, a small share."""
+    return bool(pytestconfig.getoption("--full"))
+
+
+@pytest.fixture
+def faults(request: pytest.FixtureRequest) -> Faults:
+    if TALLY not in request.config.stash:  # not ours to set up when all tests are run
+        request.config.stash[TALLY] = Tally()
+    return Faults(request.node.nodeid, request.config.stash[TALLY])
+
+
+@pytest.fixture(scope="session")
+def world() -> Iterator[World]:
+    with World() as made:
+        yield made
+
+
+@pytest.fixture
+def database(world: World) -> Iterator[str]:
+    """Name of a fresh database."""
+    with world.database() as name:
+        yield name
+
+
+@pytest.fixture
+def db(world: World, database: str) -> Iterator[Connection]:
+    """A connection by the socket to the fresh database."""
+    with world.connect(database) as connection:
+        yield connection

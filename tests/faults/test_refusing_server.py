@@ -1,0 +1,188 @@
+"""Servers that cannot write: read-only, out of room, a standby."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+from fault_workers import drained, sleeping, wait_until, worker
+from fault_world import free_port, run_program
+
+from rec_pkg import Client
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from fault_tally import Faults
+    from fault_world import Connection, World
+
+    from rec_pkg.embedded import EmbeddedServer
+
+WATCHED_S = 4.0
+USERS = 300
+ROOM = "60m"
+
+
+def clicks(db: Connection) -> list[str]:
+    """Write an event of each of many users and return their keys."""
+    db.execute(
+        "insert into rec.events (user_id, item_id, dedupe_key)"
+        " select 'user ' || n, 'item 1', n::text from generate_series(1, %s) n",
+        [USERS],
+    )
+    return [str(number) for number in range(1, USERS + 1)]
+
+
+def transactions(db: Connection) -> int:
+    db.execute("select pg_stat_clear_snapshot()")
+    row = db.execute(
+        "select xact_commit + xact_rollback from pg_stat_database"
+        " where datname = current_database()"
+    ).fetchone()
+    assert row
+    return int(row[0])
+
+
+def test_a_read_only_server_is_named_asked_seldom_and_used_again_when_it_writes(
+    db: Connection, world: World, database: str, faults: Faults, tmp_path: Path
+) -> None:
+    with worker(world.url(database), tmp_path) as one:
+        wait_until(lambda: drained(db) and sleeping(db))
+        db.execute(f"alter database {database} set default_transaction_read_only = on")
+        db.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where datname = current_database() and application_name like 'pgrec worker%'"
+        )
+        keys = clicks(db)
+        faults.strike()
+        wait_until(lambda: one.said("the server only reads"))
+        before, lines = transactions(db), len(one.lines())
+        time.sleep(WATCHED_S)
+        assert len(one.lines()) - lines < 10
+        assert transactions(db) - before < 200
+        assert db.execute("select pending, parked from rec.status").fetchone() == (USERS, 0)
+        db.execute(f"alter database {database} reset default_transaction_read_only")
+        assert faults.survived(db, keys) == USERS
+        assert one.process.poll() is None
+
+
+@pytest.fixture
+def small_disk(world: World) -> Iterator[Path]:
+    """Folder on a file system of its own with room for a database and not much more."""
+    folder = world.folder / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "none", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("only root, where it may mount, can make a disk that fills up")
+    try:
+        space = folder / "space"
+        space.mkdir()
+        owner = world.server.home.stat()
+        os.chown(space, owner.st_uid, owner.st_gid)
+        with psycopg.connect(world.server.url, autocommit=True) as admin:
+            admin.execute(f"create tablespace small location '{space}'")
+            yield folder
+            admin.execute("drop tablespace small")
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)  # noqa: S607
+
+
+def fill(path: Path) -> None:
+    with path.open("wb", buffering=0) as ballast:
+        try:
+            while ballast.write(bytes(4096)):
+                pass
+        except OSError:
+            return
+
+
+def test_a_full_disk_parks_nothing_is_asked_seldom_and_goes_on_when_there_is_room(
+    world: World, small_disk: Path, faults: Faults, tmp_path: Path
+) -> None:
+    with world.database("small") as name, world.connect(name) as db:
+        with worker(world.url(name), tmp_path):
+            wait_until(lambda: drained(db))
+        keys = clicks(db)
+        fill(small_disk / "ballast")
+        faults.strike()
+        with worker(world.url(name), tmp_path) as one:
+            wait_until(lambda: one.said("the server has no room"))
+            assert one.said("No space left on device")
+            before, lines = transactions(db), len(one.lines())
+            time.sleep(WATCHED_S)
+            assert len(one.lines()) - lines < 10
+            assert transactions(db) - before < 200
+            assert db.execute("select pending, parked from rec.status").fetchone() == (USERS, 0)
+            (small_disk / "ballast").unlink()
+            assert faults.survived(db, keys) == USERS
+            assert one.process.poll() is None
+
+
+@pytest.fixture
+def standby(world: World) -> Iterator[EmbeddedServer]:
+    """A hot standby of the server, up to date when it is handed over."""
+    if not (world.server.psql_path.parent / "pg_basebackup").exists():
+        pytest.skip("this Postgres comes without pg_basebackup")
+    made = world.new_server("standby", free_port())
+    made.home.mkdir(parents=True)
+    owner = world.server.home.stat()
+    os.chown(made.home, owner.st_uid, owner.st_gid)
+    made.home.chmod(0o700)
+    source = ["-d", world.server.url.replace("/pgrec?", "/postgres?")]
+    data = ["-D", str(made.home / "data"), "-R", "-X", "stream", "-c", "fast"]
+    run_program(world.server, "pg_basebackup", *source, *data)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop("immediate")
+        shutil.rmtree(made.home, ignore_errors=True)
+
+
+@pytest.mark.usefixtures("db")
+def test_a_standby_recommends_says_that_it_cannot_write_and_has_a_worker_wait_for_promotion(
+    world: World, database: str, faults: Faults, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    db: Connection = request.getfixturevalue("db")
+    with worker(world.url(database), tmp_path):
+        keys = clicks(db)
+        faults.survived(db, keys)
+    standby: EmbeddedServer = request.getfixturevalue("standby")
+    address = standby.url.replace("/pgrec?", f"/{database}?")
+    with psycopg.connect(address, autocommit=True) as hot, worker(address, tmp_path) as one:
+        assert hot.execute("select pg_is_in_recovery()").fetchone() == (True,)
+        listed = "select item_id, score, path from rec.recommend('user 7', 5)"
+        assert hot.execute(listed).fetchall() == db.execute(listed).fetchall() != []
+        with Client(address) as client:
+            assert len(client.recommend("user 7", 5)) == 5
+        for call in ("rec.track('ann', 'item 1')", "rec.apply_pending()", "rec.forget_user('ann')"):
+            with pytest.raises(psycopg.errors.ReadOnlySqlTransaction, match="cannot"):
+                hot.execute(f"select {call}")
+        told = pgrec(address, "track", "ann", "item 1")
+        assert told.returncode == 1
+        assert "read-only transaction" in told.stderr
+        wait_until(lambda: one.said("it is a standby"))
+        lines = len(one.lines())
+        time.sleep(WATCHED_S)
+        assert len(one.lines()) - lines < 10
+        hot.execute("select pg_promote()")
+        hot.execute("select rec.track('ann', 'item 1', p_dedupe_key => 'a')")
+        assert faults.survived(hot, [*keys, "a"]) == USERS + 1
+        assert one.process.poll() is None
+
+
+def pgrec(address: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "rec_pkg", *arguments],
+        env=os.environ | {"PGREC_DATABASE_URL": address},
+        capture_output=True,
+        text=True,
+        check=False,
+    )

@@ -1,0 +1,144 @@
+"""No wake-up is lost: whenever an event comes, a worker that sleeps hears of it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fault_workers import drained, sleeping, wait_until, worker
+from quick_worker import Quick
+
+from rec_pkg.settings import Settings
+from worker.loop import Loop
+from worker.metrics import Metrics
+from worker.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from fault_tally import Faults
+    from fault_world import Connection, World
+
+FOREVER = {"PGREC_POLL_SECONDS": "600"}
+HEALED_BY_POLL_S = 60.0
+LONGEST_CYCLE = 40
+
+
+def nothing() -> None:
+    pass
+
+
+class Interrupted:
+    """A store that lets something happen right before one of its next calls."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._calls: list[str] = []
+        self._plan: dict[int, Callable[[], None]] = {}
+
+    def plan(self, plan: dict[int, Callable[[], None]]) -> None:
+        """Begin to count calls; before the n-th, do what the plan says."""
+        self._calls.clear()
+        self._plan = plan
+
+    @property
+    def calls(self) -> list[str]:
+        return self._calls
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # whatever the store has
+        attribute = getattr(self._store, name)
+        if not callable(attribute):
+            return attribute
+
+        def call(*arguments: object) -> object:
+            self._calls.append(name)
+            self._plan.get(len(self._calls), nothing)()
+            return attribute(*arguments)
+
+        return call
+
+
+async def settle(db: Connection, until: Callable[[], bool]) -> None:
+    end = time.monotonic() + HEALED_BY_POLL_S
+    while not (until() and db.execute("select not rec.has_work()").fetchone() == (True,)):
+        assert time.monotonic() < end, "an event was not heard of"
+        await asyncio.sleep(0.005)
+
+
+def click(db: Connection) -> None:
+    db.execute("insert into rec.events (user_id, item_id) values ('ann', 'item 1')")
+
+
+def click_at_once(writer: Connection) -> None:
+    click(writer)
+    writer.commit()
+
+
+async def asleep_after(store: Interrupted, db: Connection) -> None:
+    await settle(db, lambda: bool(store.calls) and store.calls[-1] == "notified")
+
+
+@pytest.mark.timeout(600)
+def test_an_event_before_any_step_of_going_to_sleep_is_heard_of(
+    world: World, db: Connection, database: str, *, full: bool
+) -> None:
+    """At every call between waking and sleeping: whole, or begun there and committed later."""
+
+    async def cycle(store: Interrupted, first: int, last: int) -> bool:
+        """Write at the `first` call, commit at the `last` one; return if there were so many."""
+        with world.connect(database) as writer:
+            writer.autocommit = False
+            plan: dict[int, Callable[[], None]] = {first: partial(click, writer)}
+            plan[last] = writer.commit if last > first else partial(click_at_once, writer)
+            store.plan(plan)
+            db.execute("select rec.wake()")
+            await settle(db, lambda: store.calls[-1:] == ["notified"] and asleep(store, last))
+            return len(store.calls) >= last
+
+    def asleep(store: Interrupted, last: int) -> bool:
+        return len(store.calls) >= last or store.calls.count("notified") > 0
+
+    async def live() -> int:
+        async with Store.connect(world.url(database)) as real:
+            store = Interrupted(real)
+            stopping = asyncio.Event()
+            settings = Settings(poll_seconds=600)
+            loop = Loop(store, Quick(), settings, Metrics(), stopping)  # type: ignore[arg-type]
+            await loop.prepare()
+            running = asyncio.ensure_future(loop.run())
+            await asleep_after(store, db)
+            reached = 0
+            for first in range(1, LONGEST_CYCLE):
+                for later in (0, 1, 2, 5) if full else (0, 2):
+                    reached += await cycle(store, first, first + later)
+            stopping.set()
+            await running
+            return reached
+
+    assert asyncio.run(live()) > 20
+
+
+@pytest.mark.timeout(1500)
+def test_ten_thousand_events_at_any_moment_never_wait_for_the_poll(  # noqa: PLR0913
+    world: World, db: Connection, database: str, faults: Faults, tmp_path: Path, *, full: bool
+) -> None:
+    chance = random.Random(3)
+    with worker(world.url(database), tmp_path, settings=FOREVER):
+        wait_until(lambda: drained(db) and sleeping(db))
+        events = 10_000 if full else 200
+        longest = 0.0
+        for _ in range(events):
+            click(db)
+            longest = max(longest, wait_until(lambda: not waits(db), HEALED_BY_POLL_S, 0.0005))
+            time.sleep(chance.choice((0, 0.0005, 0.002, 0.01, 0.02)) * chance.random())
+        assert longest < HEALED_BY_POLL_S
+        assert faults.survived(db) == events
+
+
+def waits(db: Connection) -> bool:
+    return db.execute("select exists (select from rec.pending)").fetchone() == (True,)
