@@ -39,7 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--full",
         action="store_true",
-        help="all faults and tens of thousands of odd inputs: minutes and hours",
+        help="all faults, and odd inputs by the ten thousand",
     )
 
 

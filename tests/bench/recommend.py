@@ -1,0 +1,240 @@
+"""
+Time lists beside the searches that they consist of, and folding beside a bare aggregate.
+
+    python tests/bench/recommend.py [--items 100000] [--repeats 5] [--folder DIR] [--out FILE]
+
+The first run makes the shop, in some minutes; it is kept in the folder for the next.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import shop
+from support import (
+    Target,
+    arguments,
+    filled_database,
+    merged,
+    report,
+    server,
+    side_by_side,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from support import Connection
+
+LIST: Final = "select * from rec.recommend(%s, 10)"
+FILTERED: Final = "select * from rec.recommend(%s, 10, p_filter => %s)"
+PLAIN: Final = "select * from rec.recommend(%s, 10, p_diversity => 0)"
+NEAREST: Final = "select * from rec.nearest(%b::halfvec::vector, 10, p_filter => %s)"
+PROBE: Final = (
+    "select item_id, embedding <=> %b::halfvec from rec.item_vectors"
+    " order by embedding <=> %b::halfvec limit "
+)
+# The directions in which a list searches, each once.
+DIRECTIONS: Final = """
+    select distinct l2_normalize(d.direction)::halfvec from (
+        select t.centre as direction from rec.topics(%(user)s) t
+        union all
+        select i.interest from rec.interest(%(user)s) i where i.weight > 0
+        union all
+        select sum(rec.scaled(l.embedding, l.weight)) from rec.latest_shares(%(user)s) l
+    ) d
+"""
+EXACT: Final = """
+    select array_agg(e.item_id) from (
+        select v.item_id from rec.item_vectors v join rec.items i using (item_id)
+        where i.attributes @> %s::jsonb order by (v.embedding <=> %b::halfvec) + 0 limit 10
+    ) e
+"""
+FLOOR: Final = """
+    select e.user_id, h.horizon,
+        sum(array_fill(0.5::real, array[vector_dims(v.embedding)])::vector * v.embedding::vector)
+    from rec.pending p
+    join rec.events e using (user_id, event_id, occurred_at)
+    join rec.item_vectors v on v.item_id = e.item_id
+    cross join rec.horizons h
+    group by e.user_id, h.horizon
+"""
+
+
+def fetch(db: Connection, query: str, *parameters: object) -> list[tuple[Any, ...]]:
+    """Rows of a prepared statement."""
+    return db.execute(query, parameters, prepare=True).fetchall()
+
+
+def directions(db: Connection, user: str) -> list[Any]:
+    return [row[0] for row in db.execute(DIRECTIONS, {"user": user})]
+
+
+def probes(db: Connection, vectors: list[Any], limit: int) -> None:
+    for vector in vectors:
+        fetch(db, f"{PROBE}{limit}", vector, vector)
+
+
+def lists(db: Connection, users: list[str], repeats: int) -> dict[str, float]:
+    """The full list and its probes."""
+    runs = []
+    for user in users:
+        variants: dict[str, Callable[[], object]] = {
+            "list": partial(fetch, db, LIST, user),
+            "its probes": partial(probes, db, directions(db, user), 60),
+        }
+        runs.append(side_by_side(variants, repeats))
+    return merged(runs)
+
+
+def plain_lists(db: Connection, users: list[str], repeats: int) -> dict[str, float]:
+    """A list of one interest, and one search."""
+    runs = []
+    for user in users:
+        vectors = directions(db, user)[:1]
+        variants: dict[str, Callable[[], object]] = {
+            "plain list": partial(fetch, db, PLAIN, user),
+            "rec.nearest": partial(fetch, db, NEAREST, vectors[0], "{}"),
+            "one search, k = 60": partial(probes, db, vectors, 60),
+            "one search, k = 10": partial(probes, db, vectors, 10),
+        }
+        runs.append(side_by_side(variants, repeats))
+    return merged(runs)
+
+
+def conditions() -> dict[str, str]:
+    """Filters by name; the empty one first."""
+    return {"all": "{}"} | {name: f'{{"{name}": true}}' for name in shop.SHARES}
+
+
+def filtered_lists(db: Connection, users: list[str], repeats: int) -> dict[str, float]:
+    runs = []
+    for user in users:
+        variants: dict[str, Callable[[], object]] = {
+            f"list, {name}": partial(fetch, db, FILTERED, user, condition)
+            for name, condition in conditions().items()
+        }
+        runs.append(side_by_side(variants, repeats))
+    return merged(runs)
+
+
+def filtered_searches(db: Connection, vectors: list[Any], repeats: int) -> dict[str, float]:
+    runs = []
+    for vector in vectors:
+        variants: dict[str, Callable[[], object]] = {
+            f"rec.nearest, {name}": partial(fetch, db, NEAREST, vector, condition)
+            for name, condition in conditions().items()
+        }
+        runs.append(side_by_side(variants, repeats))
+    return merged(runs)
+
+
+def recall(db: Connection, vectors: list[Any], condition: str) -> float:
+    """Mean share of the ten nearest that rec.nearest finds."""
+    shares = []
+    for vector in vectors:
+        found = {row[0] for row in fetch(db, NEAREST, vector, condition)}
+        nearest = set(fetch(db, EXACT, condition, vector)[0][0])
+        shares.append(len(found & nearest) / len(nearest))
+    return statistics.mean(shares)
+
+
+def folding(db: Connection) -> dict[str, float]:
+    """Milliseconds for a thousand new events: to fold them, and to sum their vectors up."""
+    times: dict[str, list[float]] = {"fold 1,000 events": [], "bare aggregate": []}
+    for turn in range(6):
+        db.execute(
+            "insert into rec.events (user_id, item_id)"
+            " select 'reader ' || n %% 500, 'i' || (n * 7919 + %s) %% 20000"
+            " from generate_series(1, 5000) n",
+            [turn],
+        )
+        start = time.perf_counter()
+        fetch(db, FLOOR)
+        middle = time.perf_counter()
+        folded = 0
+        while some := shop.drain(db, "select rec.apply_pending(5000)"):
+            folded += some
+        end = time.perf_counter()
+        if turn:
+            times["bare aggregate"].append((middle - start) * 1e6 / folded)
+            times["fold 1,000 events"].append((end - middle) * 1e6 / folded)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def measure(db: Connection, repeats: int) -> tuple[list[Target], dict[str, float]]:
+    """Everything, on a filled shop."""
+    heavy = [f"heavy {n}" for n in range(shop.HEAVY)]
+    newcomers = [f"newcomer {n}" for n in range(shop.NEWCOMERS)]
+    for user in heavy:
+        db.execute("select rec.track(%s, 'i' || n * 97) from generate_series(1, 3) n", [user])
+    db.execute("analyze rec.pending")
+    queries = [vector for user in heavy for vector in directions(db, user)][:200]
+    times = lists(db, heavy, repeats) | plain_lists(db, newcomers, repeats * 4)
+    times |= filtered_lists(db, heavy[:20], repeats)
+    times |= filtered_searches(db, queries[:50], repeats)
+    recalls = [
+        Target(
+            f"recall_at_10_{name}",
+            "rec.nearest against exact",
+            recall(db, queries, condition),
+            0.99,
+            at_most=False,
+        )
+        for name, condition in conditions().items()
+    ]
+    times |= folding(db)
+    return [*ratios(times), *recalls], times
+
+
+def ratios(times: dict[str, float]) -> list[Target]:
+    """What is compared with what."""
+    return [
+        ratio("recommend_over_probes", times, ("list", "its probes"), 2),
+        ratio("recommend_plain_over_knn", times, ("plain list", "one search, k = 10"), 1.3),
+        *(
+            ratio(f"filtered_over_plain_{name}", times, (f"list, {name}", "list, all"), 2)
+            for name in shop.SHARES
+        ),
+        *(
+            ratio(
+                f"filtered_search_over_plain_{name}",
+                times,
+                (f"rec.nearest, {name}", "rec.nearest, all"),
+                2,
+            )
+            for name in shop.SHARES
+        ),
+        Target(
+            "fold_over_floor",
+            "events a second: fold / bare aggregate",
+            times["bare aggregate"] / times["fold 1,000 events"],
+            0.5,
+            at_most=False,
+        ),
+    ]
+
+
+def ratio(key: str, times: dict[str, float], names: tuple[str, str], limit: float) -> Target:
+    """One median over another."""
+    above, below = names
+    return Target(key, f"{above} / {below}", times[above] / times[below], limit, at_most=True)
+
+
+def main() -> None:
+    """Run everything."""
+    options = arguments("Time lists, searches and folding.")
+    template = f"pgrec_bench_{options.items}"
+    with (
+        server(options.folder) as address,
+        filled_database(address, template, partial(shop.fill, items=options.items)) as db,
+    ):
+        targets, times = measure(db, options.repeats)
+    report(targets, times, options.out)
+
+
+if __name__ == "__main__":
+    main()
