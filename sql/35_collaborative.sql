@@ -218,19 +218,24 @@ create or replace function rec.popular(
     p_n integer default 10, p_domain text default null, p_filter jsonb default '{}',
     p_exclude text[] default '{}')
 returns table (item_id text, mass double precision)
-language sql stable
+language plpgsql stable rows 60
 set search_path from current
+set plan_cache_mode = force_custom_plan
 as $$
+begin
+    p_n := rec.list_length(p_n);
+    p_filter := rec.attribute_filter(p_filter);
+    return query
     select p.item_id, rec.mass_at(p.log_mass, s.popularity_half_life, now())
     from rec.popularity p
     join rec.items i on i.item_id = p.item_id
     cross join rec.settings s
     where i.available and p.log_mass > '-infinity'
         and (p_domain is null or i.domain = p_domain)
-        and i.attributes @> rec.attribute_filter(p_filter)
+        and (p_filter = '{}' or i.attributes @> p_filter)
         and (p.item_id = any(p_exclude)) is not true
     order by p.log_mass desc, p.item_id
-    limit rec.list_length(p_n);
-$$;
+    limit p_n;
+end $$;
 comment on function rec.popular is
     'The trending items: weights of positive events, decayed by settings.popularity_half_life.';

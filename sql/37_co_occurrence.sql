@@ -23,7 +23,46 @@ comment on function rec.flows is
     'all transitions from each (settings.transition_prior included) and to it; the form of a mass of '
     'one as of p_as_of; and how many transitions of each count.';
 
--- rec.next_items(items, n, domain, filter, exclude, as_of) -> what people went on to from these items
+-- rec.transitions(items, as_of) -> all that people went on to from these items
+create or replace function rec.transitions(p_items text[], p_as_of timestamptz default null)
+returns table (item_id text, strength double precision)
+language sql stable
+set search_path from current
+as $$
+    select o.to_item, sqrt(sum(f.weight / f.outgoing * rec.pow2(o.log_mass - f.moment)))
+    from rec.flows(p_items, p_as_of) f cross join lateral (
+        select x.to_item, x.log_mass from rec.item_transitions x
+        where x.from_item = f.item_id order by x.log_mass desc limit f.most
+    ) o
+    group by o.to_item;
+$$;
+comment on function rec.transitions is
+    'Where people went on to from these items, the latest first. The strength is the square root of '
+    'the sum of latest_decay^place * transitions / (all transitions from that item + prior).';
+
+-- rec.companions(items, as_of) -> all that goes together with these items
+create or replace function rec.companions(p_items text[], p_as_of timestamptz default null)
+returns table (item_id text, strength double precision)
+language sql stable
+set search_path from current
+as $$
+    select o.item_id,
+        sqrt(sum(f.weight / (f.outgoing + f.incoming) * rec.pow2(o.log_mass - f.moment)))
+    from rec.flows(p_items, p_as_of) f cross join lateral (
+        (select x.to_item as item_id, x.log_mass from rec.item_transitions x
+        where x.from_item = f.item_id order by x.log_mass desc limit f.most)
+        union all
+        (select x.from_item, x.log_mass from rec.item_transitions x
+        where x.to_item = f.item_id order by x.log_mass desc limit f.most)
+    ) o
+    group by o.item_id;
+$$;
+comment on function rec.companions is
+    'What users had shortly before or after these items, the latest first. The strength is the square '
+    'root of the sum of latest_decay^place * transitions both ways / (all transitions from and to '
+    'that item + prior).';
+
+-- rec.next_items(items, n, domain, filter, exclude, as_of) -> the first of what people went on to, and passes
 create or replace function rec.next_items(
     p_items text[], p_n integer default 10, p_domain text default null,
     p_filter jsonb default '{}', p_exclude text[] default '{}', p_as_of timestamptz default null)
@@ -31,31 +70,22 @@ returns table (item_id text, strength double precision)
 language sql stable
 set search_path from current
 as $$
-    with flow as materialized (
-        select f.* from rec.flows(p_items, p_as_of) f
-    ), found as materialized (
-        select o.to_item as item_id,
-            sqrt(sum(f.weight / f.outgoing * rec.pow2(o.log_mass - f.moment))) as strength
-        from flow f cross join lateral (
-            select x.to_item, x.log_mass from rec.item_transitions x
-            where x.from_item = f.item_id order by x.log_mass desc limit f.most
-        ) o
-        group by o.to_item
+    with asked as materialized (
+        select rec.attribute_filter(p_filter) as attributes, rec.list_length(p_n) as n
     )
     select f.item_id, f.strength
-    from found f join rec.items i on i.item_id = f.item_id
+    from rec.transitions(p_items, p_as_of) f join rec.items i on i.item_id = f.item_id
     where i.available
         and (p_domain is null or i.domain = p_domain)
-        and i.attributes @> rec.attribute_filter(p_filter)
+        and i.attributes @> (select a.attributes from asked a)
         and (f.item_id = any(p_exclude)) is not true
     order by f.strength desc, f.item_id
-    limit rec.list_length(p_n);
+    limit (select a.n from asked a);
 $$;
 comment on function rec.next_items is
-    'Where people went on to from these items, the latest first. The strength is the square root of '
-    'the sum of latest_decay^place * transitions / (all transitions from that item + prior).';
+    'The first of rec.transitions that are available and pass the filters.';
 
--- rec.companion_items(items, n, domain, filter, exclude, as_of) -> what goes together with these items
+-- rec.companion_items(items, n, domain, filter, exclude, as_of) -> the first of what goes with them, and passes
 create or replace function rec.companion_items(
     p_items text[], p_n integer default 10, p_domain text default null,
     p_filter jsonb default '{}', p_exclude text[] default '{}', p_as_of timestamptz default null)
@@ -63,30 +93,17 @@ returns table (item_id text, strength double precision)
 language sql stable
 set search_path from current
 as $$
-    with flow as materialized (
-        select f.* from rec.flows(p_items, p_as_of) f
-    ), found as materialized (
-        select o.item_id,
-            sqrt(sum(f.weight / (f.outgoing + f.incoming) * rec.pow2(o.log_mass - f.moment))) as strength
-        from flow f cross join lateral (
-            (select x.to_item as item_id, x.log_mass from rec.item_transitions x
-            where x.from_item = f.item_id order by x.log_mass desc limit f.most)
-            union all
-            (select x.from_item, x.log_mass from rec.item_transitions x
-            where x.to_item = f.item_id order by x.log_mass desc limit f.most)
-        ) o
-        group by o.item_id
+    with asked as materialized (
+        select rec.attribute_filter(p_filter) as attributes, rec.list_length(p_n) as n
     )
     select f.item_id, f.strength
-    from found f join rec.items i on i.item_id = f.item_id
+    from rec.companions(p_items, p_as_of) f join rec.items i on i.item_id = f.item_id
     where i.available
         and (p_domain is null or i.domain = p_domain)
-        and i.attributes @> rec.attribute_filter(p_filter)
+        and i.attributes @> (select a.attributes from asked a)
         and (f.item_id = any(p_exclude)) is not true
     order by f.strength desc, f.item_id
-    limit rec.list_length(p_n);
+    limit (select a.n from asked a);
 $$;
 comment on function rec.companion_items is
-    'What users had shortly before or after these items, the latest first. The strength is the square '
-    'root of the sum of latest_decay^place * transitions both ways / (all transitions from and to '
-    'that item + prior).';
+    'The first of rec.companions that are available and pass the filters.';

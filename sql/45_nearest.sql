@@ -16,22 +16,17 @@ declare
     v_items text[];
     v_similarities double precision[];
     v_few boolean;
-    v_hidden boolean := row_security_active('rec.items') or row_security_active('rec.item_vectors');
 begin
     if p_query is null or vector_norm(p_query) = 0 or rec.list_length(p_n) = 0 then
         return;
     end if;
     p_filter := rec.attribute_filter(p_filter);
     v_query := l2_normalize(p_query)::halfvec;
-    -- Policies hide rows that the index gives: whoever sees a part of them has it looked through
-    -- further, and more of them are compared one by one.
-    select rec.matches_few(s.exact_limit * case when v_hidden then 5 else 1 end, p_domain, p_filter)
+    select rec.matches_few(
+        s.exact_limit * case when rec.hides_items() then 5 else 1 end, p_domain, p_filter)
     into v_few from rec.settings s;
     if not v_few then
-        perform set_config('hnsw.ef_search', case when v_hidden then 1000 else s.ef_search end::text, true),
-            set_config('hnsw.iterative_scan', case when v_hidden then 'relaxed_order'
-                else 'strict_order' end, true)
-        from rec.settings s;
+        perform rec.prepare_search();
         select array_agg(h.item_id order by h.distance), array_agg(1 - h.distance order by h.distance)
         into v_items, v_similarities
         from (
@@ -70,6 +65,30 @@ comment on function rec.nearest is
     'The p_n available items closest to a vector by cosine, of a domain and with attributes that '
     'contain p_filter. path says how they were found: hnsw, or exact where few rows match. Row-level '
     'policies hold, and a role to which they leave few rows gets all of these compared.';
+
+-- rec.hides_items() -> whether row-level policies may hide items from the current role
+create or replace function rec.hides_items()
+returns boolean language sql stable
+set search_path from current
+return row_security_active('rec.items') or row_security_active('rec.item_vectors');
+comment on function rec.hides_items is
+    'Whether row-level policies may hide items from the current role. The index gives rows that they '
+    'hide, so it is looked through further then, and more items are compared one by one.';
+
+-- rec.prepare_search() -> nothing; how far searches look through the index until the function returns
+create or replace function rec.prepare_search()
+returns void language sql stable
+set search_path from current
+as $$
+    select set_config(
+            'hnsw.ef_search', case when rec.hides_items() then 1000 else s.ef_search end::text, true),
+        set_config(
+            'hnsw.iterative_scan',
+            case when rec.hides_items() then 'relaxed_order' else 'strict_order' end, true)
+    from rec.settings s;
+$$;
+comment on function rec.prepare_search is
+    'Set how many candidates HNSW keeps, for the caller that has a set clause for both settings.';
 
 -- rec.matches_few(limit, domain, filter) -> whether at most limit available items match
 create or replace function rec.matches_few(p_limit integer, p_domain text, p_filter jsonb)

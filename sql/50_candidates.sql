@@ -5,11 +5,17 @@ create or replace function rec.seen_items(p_user_id text, p_as_of timestamptz de
 returns text[] language sql stable
 set search_path from current
 as $$
+    -- The first half reads nothing but an index.
     select coalesce(array_agg(distinct e.item_id), '{}')
-    from rec.events e
-    where e.user_id = p_user_id and e.item_id is not null
-        and (p_as_of is null or least(e.occurred_at, e.received_at) <= p_as_of)
-        and e.kind = any(array(select k.kind from rec.event_kinds k where k.marks_seen));
+    from (
+        select n.item_id, n.kind from rec.events n
+        where p_as_of is null and n.user_id = p_user_id and n.item_id is not null
+        union all
+        select t.item_id, t.kind from rec.events t
+        where p_as_of is not null and t.user_id = p_user_id and t.item_id is not null
+            and least(t.occurred_at, t.received_at) <= p_as_of
+    ) e
+    where e.kind = any(array(select k.kind from rec.event_kinds k where k.marks_seen));
 $$;
 comment on function rec.seen_items is
     'The items on which the user has an event of a kind that marks as seen.';
@@ -42,6 +48,7 @@ declare
     v_masses double precision[] := '{}';
     v_nearest integer;
     v_similarity double precision;
+    v_other double precision;
 begin
     select * into v_settings from rec.settings;
     for v_event in
@@ -56,9 +63,14 @@ begin
         where l.embedding is not null and l.weight <> 0 and vector_norm(l.embedding) > 0
         order by l.weight < 0, l.occurred_at desc, l.event_id desc
     loop
-        select c.place, 1 - (c.centre <=> v_event.embedding) into v_nearest, v_similarity
-        from unnest(v_centres) with ordinality as c (centre, place)
-        order by c.centre <=> v_event.embedding, c.place limit 1;
+        v_similarity := null;
+        for v_place in 1..cardinality(v_centres) loop
+            v_other := 1 - (v_centres[v_place] <=> v_event.embedding);
+            if v_similarity is null or v_other > v_similarity then
+                v_nearest := v_place;
+                v_similarity := v_other;
+            end if;
+        end loop;
         if v_event.weight < 0 then
             if v_similarity >= v_settings.topic_similarity then
                 v_masses[v_nearest] := v_masses[v_nearest] + v_event.mass;
@@ -83,47 +95,87 @@ comment on function rec.topics is
     'The unrelated interests among the latest events, found by leader clustering, newest event '
     'first. The share of each is its part of the decayed weights; a dislike lessens it.';
 
--- rec.candidates(interests, latest, n, domain, filter, exclude, as_of) -> items in question, and their source
+-- rec.passing(items, n, domain, filter, exclude) -> the first n of these items that pass, in order
+create or replace function rec.passing(
+    p_items text[], p_n integer, p_domain text, p_filter jsonb, p_exclude text[])
+returns table (item_id text)
+language sql stable
+set search_path from current
+as $$
+    -- The items are looked up one by one until there are enough.
+    select t.item_id from (
+        select u.item_id, u.place from unnest(p_items) with ordinality as u (item_id, place)
+        where u.item_id not in (select unnest(p_exclude))
+        order by u.place
+    ) t
+    cross join lateral (
+        select from rec.items i
+        where i.item_id = t.item_id and i.available
+            and (p_domain is null or i.domain = p_domain)
+            and (p_filter = '{}' or i.attributes @> p_filter)
+        offset 0
+    ) i
+    order by t.place limit p_n;
+$$;
+comment on function rec.passing is
+    'The first p_n of these items that are available, of the domain, with attributes that contain '
+    'p_filter, and not excluded.';
+
+-- rec.newest(n, domain, filter, exclude) -> the newest n items that pass, the newest first
+create or replace function rec.newest(
+    p_n integer, p_domain text, p_filter jsonb, p_exclude text[])
+returns table (item_id text)
+language plpgsql stable
+set search_path from current
+set plan_cache_mode = force_custom_plan
+as $$
+begin
+    if p_n = 0 then
+        return;
+    end if;
+    return query
+    select i.item_id from rec.items i
+    where i.available
+        and (p_domain is null or i.domain = p_domain)
+        and (p_filter = '{}' or i.attributes @> p_filter)
+        and i.item_id not in (select unnest(p_exclude))
+    order by i.created_at desc, i.item_id limit p_n;
+end $$;
+comment on function rec.newest is
+    'The newest available items of the domain, with attributes that contain p_filter, not excluded.';
+
+-- rec.candidates(interests, next, companions, n, domain, filter, exclude) -> items in question, and their source
 create or replace function rec.candidates(
-    p_interests vector[], p_latest text[], p_n integer, p_domain text, p_filter jsonb,
-    p_exclude text[], p_as_of timestamptz default null)
+    p_interests vector[], p_next text[], p_companions text[], p_n integer, p_domain text,
+    p_filter jsonb, p_exclude text[])
 returns table (item_id text, path text)
 language sql stable
 set search_path from current
 as $$
     with found as (
         select n.item_id, n.path, 1 as source
-        from unnest(p_interests) as i (interest)
-        cross join lateral rec.nearest(i.interest, p_n, p_domain, p_filter, p_exclude) n
+        from rec.neighbours(p_interests, p_n, p_domain, p_filter, p_exclude) n
         union all
         select t.item_id, 'transition', 2
-        from rec.next_items(p_latest, p_n, p_domain, p_filter, p_exclude, p_as_of) t
+        from rec.passing(p_next, p_n, p_domain, p_filter, p_exclude) t
         union all
         select t.item_id, 'companion', 3
-        from rec.settings s
-        cross join lateral rec.companion_items(
-            p_latest, p_n, p_domain, p_filter, p_exclude, p_as_of) t
-        where s.together_weight <> 0
+        from rec.passing(p_companions, p_n, p_domain, p_filter, p_exclude) t
         union all
         select p.item_id, 'trend', 4 from rec.popular(p_n, p_domain, p_filter, p_exclude) p
-    ), best as (
+    ), best as materialized (
         select distinct on (f.item_id) f.item_id, f.path from found f order by f.item_id, f.source
     )
     select b.item_id, b.path from best b
     union all
-    (select i.item_id, 'newest' from rec.items i
-    where i.available
-        and (p_domain is null or i.domain = p_domain)
-        and (p_filter = '{}' or i.attributes @> p_filter)
-        and (i.item_id = any(p_exclude)) is not true
-        and i.item_id not in (select b.item_id from best b)
-    order by i.created_at desc, i.item_id
-    limit (
-        select case when s.exploration > 0 then p_n
-            else greatest(p_n - (select count(*) from best), 0) end
-        from rec.settings s));
+    select n.item_id, 'newest'
+    from rec.newest(
+        (select case when s.exploration > 0 then p_n
+            else greatest(p_n - (select count(*) from best b), 0)::integer end
+        from rec.settings s),
+        p_domain, p_filter, p_exclude || array(select b.item_id from best b)) n;
 $$;
 comment on function rec.candidates is
-    'Neighbours of each interest, what people went on to, what goes together with the latest items '
-    'if settings.together_weight is not 0, what is trending, and the newest items: p_n of them if '
-    'settings.exploration is not 0, else as many as the others are fewer than p_n.';
+    'Neighbours of each interest, the first of what people went on to and of what goes together with '
+    'the latest items (both in the order of their strengths), what is trending, and the newest items: '
+    'p_n of them if settings.exploration is not 0, else as many as the others are fewer than p_n.';

@@ -20,6 +20,106 @@ comment on function rec.dislikes is
     'The vectors of the last settings.latest_items negative events; their strengths fall by the '
     'longest half-life.';
 
+-- rec.profile(user, as_of) -> all that is known of a user and that a score depends on, in one row
+create or replace function rec.profile(
+    p_user_id text, p_as_of timestamptz default null,
+    out interests vector[], out content vector, out latest vector, out recent vector[],
+    out disliked vector[], out strengths double precision[], out seen text[],
+    out next_items text[], out next_strengths double precision[],
+    out companions text[], out companion_strengths double precision[])
+language plpgsql stable
+set search_path from current
+as $$
+declare
+    v_settings rec.settings;
+    v_chosen text[];
+begin
+    select * into v_settings from rec.settings;
+    select array_agg(i.interest), sum(rec.scaled(l2_normalize(i.interest), i.weight))
+    into interests, content
+    from rec.interest(p_user_id, p_as_of) i where i.weight > 0;
+    select sum(rec.scaled(l.embedding, l.weight)),
+        array_agg(l2_normalize(l.embedding)) filter (where vector_norm(l.embedding) > 0)
+    into latest, recent
+    from rec.latest_shares(p_user_id, p_as_of) l;
+    select array_agg(l2_normalize(d.embedding)), array_agg(d.strength) into disliked, strengths
+    from rec.dislikes(p_user_id, p_as_of) d;
+    seen := rec.seen_items(p_user_id, p_as_of);
+    v_chosen := rec.latest_items(p_user_id, v_settings.latest_items, p_as_of);
+    select array_agg(t.item_id order by t.strength desc, t.item_id),
+        array_agg(t.strength order by t.strength desc, t.item_id)
+    into next_items, next_strengths from rec.transitions(v_chosen, p_as_of) t;
+    if v_settings.together_weight <> 0 then
+        select array_agg(c.item_id order by c.strength desc, c.item_id),
+            array_agg(c.strength order by c.strength desc, c.item_id)
+        into companions, companion_strengths from rec.companions(v_chosen, p_as_of) c;
+    end if;
+end $$;
+comment on function rec.profile is
+    'The interests of a user that have a direction; their unit vectors mixed (content); the sum of '
+    'the last events and their unit vectors (latest, recent); the unit vectors of what he disliked and '
+    'their strengths; what he has seen; and, in the order of its strength, what people went on to from '
+    'his latest items and what goes together with them, if settings.together_weight is not 0.';
+
+-- rec.terms(items, profile, as_of) -> the terms of the score of each item
+create or replace function rec.terms(
+    p_items text[], p_content vector, p_latest vector, p_recent vector[], p_disliked vector[],
+    p_strengths double precision[], p_seen text[], p_next text[],
+    p_next_strengths double precision[], p_companions text[],
+    p_companion_strengths double precision[], p_as_of timestamptz default null)
+returns table (
+    place bigint, item_id text, score double precision, content double precision, latest double precision,
+    closest double precision, transition double precision, together double precision,
+    trend double precision, newness double precision, repeat double precision,
+    aversion double precision)
+language plpgsql stable rows 500
+set search_path from current
+as $$
+begin
+    p_latest := l2_normalize(p_latest);
+    return query
+    with item as materialized (
+        select c.item_id, c.place, l2_normalize(v.embedding::vector) as unit, p.log_mass
+        from unnest(p_items) with ordinality as c (item_id, place)
+        left join rec.item_vectors v on v.item_id = c.item_id
+        left join rec.popularity p on p.item_id = c.item_id
+    ), recent as materialized (
+        select u.unit from unnest(p_recent) as u (unit)
+    ), disliked as materialized (
+        select u.unit, u.strength from unnest(p_disliked, p_strengths) as u (unit, strength)
+    ), term as materialized (
+        select c.place, c.item_id,
+            coalesce(-(c.unit <#> p_content), 0) as content,
+            coalesce(-(c.unit <#> p_latest), 0) as latest,
+            coalesce((select max(-(c.unit <#> r.unit)) from recent r), 0) as closest,
+            coalesce(f.strength, 0) as transition,
+            coalesce(g.strength, 0) as together,
+            coalesce(ln(1 + rec.mass_at(
+                c.log_mass, n.popularity_half_life, rec.moment(p_as_of))), 0) as trend,
+            (coalesce(c.log_mass, '-infinity') = '-infinity')::integer::double precision as newness,
+            (c.item_id in (select unnest(p_seen)))::integer::double precision as repeat,
+            coalesce((select max(greatest(-(c.unit <#> d.unit), 0) * d.strength)
+                from disliked d), 0) as aversion
+        from item c
+        cross join rec.settings n
+        left join unnest(p_next, p_next_strengths) as f (item_id, strength)
+            on f.item_id = c.item_id
+        left join unnest(p_companions, p_companion_strengths) as g (item_id, strength)
+            on g.item_id = c.item_id
+    )
+    select t.place, t.item_id,
+        s.content_weight * t.content + s.latest_weight * t.latest + s.closest_weight * t.closest
+        + s.transition_weight * t.transition + s.together_weight * t.together
+        + s.trend_weight * t.trend + s.newness_weight * t.newness + s.repeat_weight * t.repeat
+        - s.aversion_weight * t.aversion,
+        t.content, t.latest, t.closest, t.transition, t.together, t.trend, t.newness, t.repeat,
+        t.aversion
+    from term t cross join rec.settings s;
+end $$;
+comment on function rec.terms is
+    'The score of items, weighted by rec.settings, for one who is described by what rec.profile '
+    'gives. place is that of the item in p_items.';
+
 -- rec.score(user, items, as_of) -> the terms of the score of each item for this user
 create or replace function rec.score(
     p_user_id text, p_items text[], p_as_of timestamptz default null)
@@ -31,63 +131,12 @@ returns table (
 language sql stable
 set search_path from current
 as $$
-    with interest as materialized (
-        select i.interest, i.weight from rec.interest(p_user_id, p_as_of) i
-        where i.weight > 0
-    ), recent as materialized (
-        select l.embedding, l.weight from rec.latest_shares(p_user_id, p_as_of) l
-    ), latest as materialized (
-        select l.interest from (
-            select sum(rec.scaled(r.embedding, r.weight)) as interest from recent r) l
-        where vector_norm(l.interest) > 0
-    ), pointed as materialized (
-        select r.embedding from recent r where vector_norm(r.embedding) > 0
-    ), disliked as materialized (
-        select d.embedding, d.strength from rec.dislikes(p_user_id, p_as_of) d
-    ), past as materialized (
-        select rec.seen_items(p_user_id, p_as_of) as seen,
-            rec.latest_items(p_user_id, s.latest_items, p_as_of) as chosen
-        from rec.settings s
-    ), following as materialized (
-        select n.item_id, n.strength
-        from past h cross join lateral rec.next_items(h.chosen, 1000, p_as_of => p_as_of) n
-    ), companion as materialized (
-        select n.item_id, n.strength
-        from rec.settings s cross join past h
-        cross join lateral rec.companion_items(h.chosen, 1000, p_as_of => p_as_of) n
-        where s.together_weight <> 0
-    ), item as materialized (
-        select c.item_id, v.embedding::vector as embedding
-        from unnest(p_items) as c (item_id) left join rec.item_vectors v on v.item_id = c.item_id
-    ), term as materialized (
-        select c.item_id,
-            coalesce((select sum(i.weight * (1 - (c.embedding <=> i.interest))) from interest i), 0)
-                as content,
-            coalesce((select 1 - (c.embedding <=> l.interest) from latest l), 0) as latest,
-            coalesce((select max(1 - (c.embedding <=> r.embedding)) from pointed r), 0) as closest,
-            coalesce(f.strength, 0) as transition,
-            coalesce(g.strength, 0) as together,
-            coalesce(ln(1 + rec.mass_at(
-                p.log_mass, n.popularity_half_life, rec.moment(p_as_of))), 0) as trend,
-            (coalesce(p.log_mass, '-infinity') = '-infinity')::integer::double precision as newness,
-            (c.item_id = any(h.seen))::integer::double precision as repeat,
-            coalesce((select max(greatest(1 - (c.embedding <=> d.embedding), 0) * d.strength)
-                from disliked d), 0) as aversion
-        from item c
-        cross join rec.settings n
-        cross join past h
-        left join following f on f.item_id = c.item_id
-        left join companion g on g.item_id = c.item_id
-        left join rec.popularity p on p.item_id = c.item_id
-    )
-    select t.item_id,
-        s.content_weight * t.content + s.latest_weight * t.latest + s.closest_weight * t.closest
-        + s.transition_weight * t.transition + s.together_weight * t.together
-        + s.trend_weight * t.trend + s.newness_weight * t.newness + s.repeat_weight * t.repeat
-        - s.aversion_weight * t.aversion,
-        t.content, t.latest, t.closest, t.transition, t.together, t.trend, t.newness, t.repeat,
-        t.aversion
-    from term t cross join rec.settings s;
+    select t.item_id, t.score, t.content, t.latest, t.closest, t.transition, t.together, t.trend,
+        t.newness, t.repeat, t.aversion
+    from rec.profile(p_user_id, p_as_of) u
+    cross join lateral rec.terms(
+        p_items, u.content, u.latest, u.recent, u.disliked, u.strengths, u.seen, u.next_items,
+        u.next_strengths, u.companions, u.companion_strengths, p_as_of) t;
 $$;
 comment on function rec.score is
     'The score of items for a user, weighted by rec.settings: content (cosine to each horizon, '

@@ -14,12 +14,15 @@ returns table (
     repeat double precision, aversion double precision, topic integer, path text)
 language plpgsql stable rows 10
 set search_path from current
+set plan_cache_mode = force_generic_plan
+set max_parallel_workers_per_gather = 0
+set jit = off
 as $$
 declare
     v_settings rec.settings;
+    v_user record;
     v_centres vector[];
     v_shares double precision[];
-    v_exclude text[] := '{}';
     v_items text[];
     v_paths text[];
 begin
@@ -30,47 +33,52 @@ begin
             using errcode = 'invalid_parameter_value';
     end if;
     select * into v_settings from rec.settings;
+    select * into v_user from rec.profile(p_user_id, p_as_of);
     select array_agg(t.centre order by t.topic), array_agg(t.share order by t.topic)
     into v_centres, v_shares from rec.topics(p_user_id, p_as_of) t;
-    if p_exclude_seen then
-        v_exclude := rec.seen_items(p_user_id, p_as_of);
-    end if;
     select array_agg(c.item_id order by c.place), array_agg(c.path order by c.place)
     into v_items, v_paths
     from rec.candidates(
-        v_centres || array(
-            select i.interest from rec.interest(p_user_id, p_as_of) i where i.weight > 0)
-            || array(select sum(rec.scaled(l.embedding, l.weight))
-                from rec.latest_shares(p_user_id, p_as_of) l),
-        rec.latest_items(p_user_id, v_settings.latest_items, p_as_of),
-        greatest(v_settings.candidates, p_k), p_domain, p_filter, v_exclude, p_as_of)
+        v_centres || v_user.interests || v_user.latest, v_user.next_items, v_user.companions,
+        greatest(v_settings.candidates, p_k), p_domain, p_filter,
+        case when p_exclude_seen then v_user.seen else '{}' end)
         with ordinality as c (item_id, path, place);
     return query
     with scored as materialized (
-        select s.*, c.path, v.embedding,
-            (select t.place::integer from unnest(v_centres) with ordinality as t (centre, place)
-            order by v.embedding::vector <=> t.centre limit 1) as topic,
-            row_number() over (order by s.score desc, c.place) as place
-        from rec.score(p_user_id, v_items, p_as_of) s
-        join unnest(v_items, v_paths) with ordinality as c (item_id, path, place) on c.item_id = s.item_id
-        left join rec.item_vectors v on v.item_id = s.item_id
+        select t.*, row_number() over (order by t.score desc, t.place) as turn
+        from rec.terms(
+            v_items, v_user.content, v_user.latest, v_user.recent, v_user.disliked,
+            v_user.strengths, v_user.seen, v_user.next_items, v_user.next_strengths,
+            v_user.companions, v_user.companion_strengths, p_as_of) t
+        -- An item further down has no chance unless places are drawn.
+        order by t.score desc, t.place
+        limit case when v_settings.exploration = 0 then greatest(v_settings.reranked, p_k) end
+    ), best as (
+        select array_agg(b.score order by b.turn) as scores,
+            array_agg(b.embedding order by b.turn) as embeddings,
+            array_agg(rec.topic_of(b.embedding, v_centres) order by b.turn) as topics
+        from (
+            select s.turn, s.score, v.embedding
+            from scored s left join rec.item_vectors v on v.item_id = s.item_id
+            where s.turn <= v_settings.reranked
+        ) b
     ), picked as (
-        select d.pick, d.place from rec.diversify(
-            (select array_agg(s.score order by s.place) from scored s where s.place <= v_settings.reranked),
-            (select array_agg(s.embedding order by s.place) from scored s where s.place <= v_settings.reranked),
-            (select array_agg(s.topic order by s.place) from scored s where s.place <= v_settings.reranked),
-            v_shares, p_k, coalesce(p_diversity, v_settings.diversity), v_settings.balance) d
+        select d.pick, d.place from best b cross join lateral rec.diversify(
+            b.scores, b.embeddings, b.topics, v_shares, p_k,
+            coalesce(p_diversity, v_settings.diversity), v_settings.balance) d
     ), ordered as materialized (
-        select s.*, row_number() over (order by p.pick, s.place) as turn
-        from scored s left join picked p on p.place = s.place
+        select s.*, row_number() over (order by p.pick, s.turn) as rank
+        from scored s left join picked p on p.place = s.turn
     )
     select e.rank, o.item_id, o.score, o.content, o.latest, o.closest, o.transition, o.together,
-        o.trend, o.newness, o.repeat, o.aversion, o.topic, case when e.explored then 'explore' else o.path end
+        o.trend, o.newness, o.repeat, o.aversion, rec.topic_of(v.embedding, v_centres),
+        case when e.explored then 'explore' else v_paths[o.place] end
     from rec.explore(
-        (select array_agg(o.item_id order by o.turn) from ordered o),
-        (select array_agg(exp(o.trend) - 1 order by o.turn) from ordered o),
+        (select array_agg(o.item_id order by o.rank) from ordered o),
+        (select array_agg(exp(o.trend) - 1 order by o.rank) from ordered o),
         p_k, v_settings.exploration, p_user_id, p_seed) e
-    join ordered o on o.turn = e.place
+    join ordered o on o.rank = e.place
+    left join rec.item_vectors v on v.item_id = o.item_id
     order by e.rank;
 end $$;
 comment on function rec.recommend is
@@ -79,6 +87,16 @@ comment on function rec.recommend is
     'come back if as many items qualify; path says how each was found. p_as_of gives the list that '
     'the events up to a past moment make, with the items and counts of today. settings.exploration '
     'is the share of the list that goes to items with few exposures, drawn anew for each p_seed.';
+
+-- rec.topic_of(embedding, centres) -> number of the topic that is closest to this vector
+create or replace function rec.topic_of(p_embedding halfvec, p_centres vector[])
+returns integer language sql immutable
+set search_path from current
+as $$
+    select t.place::integer from unnest(p_centres) with ordinality as t (centre, place)
+    order by p_embedding::vector <=> t.centre limit 1;
+$$;
+comment on function rec.topic_of is 'The place of the centre that is closest by cosine.';
 
 -- rec.diversify(scores, embeddings, topics, shares, k, diversity, balance) -> places in the order of picking
 create or replace function rec.diversify(
@@ -112,7 +130,7 @@ begin
         if p_topics[place] is not null then
             v_counts[p_topics[place]] := v_counts[p_topics[place]] + 1;
         end if;
-        if p_diversity > 0 then
+        if p_diversity > 0 and v_pick < p_k then
             select array_agg(greatest(c.closest, 1 - (c.embedding <=> p_embeddings[diversify.place]), 0)
                 order by c.place)
             into v_closest
@@ -146,6 +164,7 @@ as $$
                     coalesce(p_user_id, ''), coalesce(p_seed, 0))) & (2::bigint ^ 52 - 1)::bigint)
                     + 0.5::double precision) / 2 ^ 52 as uniform) h
             where i.place > (select l.places - l.explored from list l)
+                and (select l.explored from list l) > 0
             order by key, i.place limit (select l.explored from list l)
         ) d
     )

@@ -282,7 +282,11 @@ def test_companions_pass_the_filters(db: Connection) -> None:
 
 def test_companions_are_candidates_only_if_they_have_a_weight(db: Connection) -> None:
     log(db, [Choice("bob", 0, 20, "click"), Choice("bob", 1, 10, "click")])
-    candidates = "select item_id, path from rec.candidates('{}', '{i1}', 1, null, '{}', '{i1}')"
+    log(db, [Choice("ann", 1, 5, "click")])
+    candidates = (
+        "select c.item_id, c.path from rec.profile('ann') u cross join lateral"
+        " rec.candidates('{}', u.next_items, u.companions, 1, null, '{}', '{i1}') c"
+    )
     assert db.execute(candidates).fetchall() == [("i0", "companion")]
     with db.transaction(force_rollback=True):
         db.execute("update rec.settings set together_weight = 0")

@@ -96,11 +96,39 @@ def test_the_plain_query_of_an_analyst_uses_the_index(full: Connection, near: st
     assert HNSW in indexes(full, query)
 
 
-def test_the_search_inside_recommend_uses_the_index(full: Connection) -> None:
+def test_the_searches_inside_recommend_are_one_statement_on_the_index(full: Connection) -> None:
     plans = nested_plans(full, "select * from rec.recommend('ann')")
-    searches = [plan for plan in plans if "v.embedding <=> v_query" in plan]
-    assert len(searches) >= 2
-    assert all(f"Index Scan using {HNSW}" in plan for plan in searches)
+    searches = [plan for plan in plans if "v.embedding <=> q.query" in plan]
+    assert len(searches) == 1
+    assert f"Index Scan using {HNSW}" in searches[0]
+    assert "hashed SubPlan" in searches[0]
+
+
+def test_the_searches_use_the_index_whatever_the_filter(full: Connection) -> None:
+    with full.transaction(force_rollback=True):
+        full.execute("update rec.settings set exact_limit = 0")
+        call = "select * from rec.recommend('ann', p_domain => 'default', p_filter => '{}')"
+        plans = nested_plans(full, call)
+    searches = [plan for plan in plans if "v.embedding <=> q.query" in plan]
+    assert len(searches) == 1
+    assert f"Index Scan using {HNSW}" in searches[0]
+
+
+def test_a_list_looks_its_items_up_and_reads_the_transitions_once(full: Connection) -> None:
+    plans = nested_plans(full, "select * from rec.recommend('ann')")
+    for table in ("item_vectors", "item_transitions"):
+        assert not any(f"Seq Scan on {table}" in plan for plan in plans), table
+    assert sum("from rec.item_transitions x" in plan for plan in plans) == 1
+    assert not any("Gather" in plan for plan in plans)
+
+
+def test_a_list_among_few_rows_compares_them_once_for_all_interests(full: Connection) -> None:
+    call = "select * from rec.recommend('ann', p_filter => '{\"rare\": true}')"
+    plans = nested_plans(full, call)
+    assert not any(f"using {HNSW}" in plan for plan in plans)
+    matching = [plan for plan in plans if "with matching" in plan]
+    assert len(matching) == 1
+    assert "items_attributes" in matching[0]
 
 
 def test_a_search_among_few_rows_does_not_scan_the_index(full: Connection) -> None:
@@ -135,9 +163,9 @@ def test_the_newest_items_to_explore_come_from_the_index(full: Connection) -> No
     with full.transaction(force_rollback=True):
         full.execute("update rec.settings set exploration = 0.2")
         plans = nested_plans(full, "select * from rec.recommend('ann')")
-    candidates = [plan for plan in plans if "'companion'" in plan]
-    assert candidates
-    assert all("using items_latest" in plan for plan in candidates)
+    newest = [plan for plan in plans if "order by i.created_at desc" in plan]
+    assert newest
+    assert all("using items_latest" in plan for plan in newest)
 
 
 def test_what_a_user_has_seen_is_found_by_an_index(full: Connection) -> None:
