@@ -280,13 +280,18 @@ class Client:
 
 
 def _engine(database: URL | str) -> Engine:
+    # Errors end up in logs, and passwords are not for logs, nor what users are called and write.
     try:
         url = sa.make_url(database)
-    except exc.ArgumentError as error:
-        raise BadInput("this is not the URL of a database") from error
+    except (exc.ArgumentError, ValueError):
+        raise BadInput("this is not the URL of a database") from None
     if url.drivername in {"postgres", "postgresql"}:
         url = url.set(drivername=DRIVER)
-    # Errors end up in logs, and what users are called and write is not for logs.
+    if url.get_backend_name() != "postgresql" or "@" in (url.host or ""):
+        raise BadInput("the URL of a database is postgresql://..., with @ in a password as %40")
+    password = url.query.get("password")
+    if isinstance(password, str):
+        url = url.difference_update_query(["password"]).set(password=password)
     engine = sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)
     sa.event.listen(engine, "connect", lambda connection, _: pooler.adapt(connection))
     return engine

@@ -112,7 +112,9 @@ def _with_defaults(address: str) -> str:
         parts = conninfo_to_dict(address)
     except psycopg.Error:
         raise BadInput("PGREC_DATABASE_URL is no URL or connection string of libpq") from None
-    odd = "@" in str(parts.get("host", "")) or not PORTS.fullmatch(str(parts.get("port", "")))
+    odd = "@" in f"{parts.get('host', '')}{parts.get('dbname', '')}" or not PORTS.fullmatch(
+        str(parts.get("port", ""))
+    )
     if odd and "://" in address:
         raise BadInput("in PGREC_DATABASE_URL, write @ and / of a password as %40 and %2F")
     parts.setdefault("fallback_application_name", "pgrec")
