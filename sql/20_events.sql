@@ -116,3 +116,17 @@ left join rec.texts t on t.text_hash = e.text_hash;
 comment on view rec.event_vectors is
     'Events with weight and vector (item, text, or the unit vector between both). An event from the '
     'future counts as of the moment at which it came in.';
+
+-- rec.ahead(user, as_of) -> number of events that are dated after the moment and had come in by then
+create or replace function rec.ahead(p_user_id text, p_as_of timestamptz default null)
+returns bigint language sql stable
+set search_path from current
+as $$
+    select count(*) from rec.events e
+    where e.user_id = p_user_id and e.occurred_at > rec.moment(p_as_of)
+        and e.received_at <= rec.moment(p_as_of);
+$$;
+comment on function rec.ahead is
+    'How many events of a user come from a clock that was ahead. By their dates they would be the '
+    'latest for years; whoever wants the latest reads so many more and sorts by the moment at which '
+    'events count.';

@@ -113,11 +113,15 @@ as $$
     select l.event_id, l.embedding, s.latest_decay ^ (l.place - 1)
     from rec.settings s cross join lateral (
         select e.event_id, e.embedding,
-            row_number() over (order by e.occurred_at desc, e.event_id desc) as place
-        from rec.event_vectors e
-        where e.user_id = p_user_id and e.weight > 0 and e.embedding is not null
-            and (p_as_of is null or e.at <= p_as_of)
-        order by e.occurred_at desc, e.event_id desc limit s.latest_items
+            row_number() over (order by e.at desc, e.occurred_at desc, e.event_id desc) as place
+        from (
+            select v.* from rec.event_vectors v
+            where v.user_id = p_user_id and v.weight > 0 and v.embedding is not null
+                and (p_as_of is null or v.at <= p_as_of)
+            order by v.occurred_at desc, v.event_id desc
+            limit s.latest_items + rec.ahead(p_user_id, p_as_of)
+        ) e
+        order by place limit s.latest_items
     ) l
     order by l.place;
 $$;

@@ -26,11 +26,12 @@ create or replace function rec.latest_items(
 returns text[] language sql stable
 set search_path from current
 as $$
-    select coalesce(array_agg(l.item_id order by l.occurred_at desc, l.event_id desc), '{}')
+    select coalesce(
+        (array_agg(l.item_id order by l.at desc, l.occurred_at desc, l.event_id desc))[:p_n], '{}')
     from (
-        select e.item_id, e.occurred_at, e.event_id from rec.chosen_events e
+        select e.item_id, e.at, e.occurred_at, e.event_id from rec.chosen_events e
         where e.user_id = p_user_id and (p_as_of is null or e.at <= p_as_of)
-        order by e.occurred_at desc, e.event_id desc limit p_n
+        order by e.occurred_at desc, e.event_id desc limit p_n + rec.ahead(p_user_id, p_as_of)
     ) l;
 $$;
 comment on function rec.latest_items is 'The last items that the user chose, the latest first.';
@@ -56,12 +57,18 @@ begin
             l.weight * (select sum(h.weight * rec.decay(rec.moment(p_as_of) - l.at, h.half_life))
                 from rec.horizons h) as mass
         from (
-            select e.* from rec.event_vectors e
-            where e.user_id = p_user_id and (p_as_of is null or e.at <= p_as_of)
-            order by e.occurred_at desc, e.event_id desc limit v_settings.topic_events
+            select e.*,
+                row_number() over (order by e.at desc, e.occurred_at desc, e.event_id desc) as place
+            from (
+                select v.* from rec.event_vectors v
+                where v.user_id = p_user_id and (p_as_of is null or v.at <= p_as_of)
+                order by v.occurred_at desc, v.event_id desc
+                limit v_settings.topic_events + rec.ahead(p_user_id, p_as_of)
+            ) e
+            order by place limit v_settings.topic_events
         ) l
         where l.embedding is not null and l.weight <> 0 and vector_norm(l.embedding) > 0
-        order by l.weight < 0, l.occurred_at desc, l.event_id desc
+        order by l.weight < 0, l.place
     loop
         v_similarity := null;
         for v_place in 1..cardinality(v_centres) loop

@@ -9,10 +9,14 @@ as $$
     select l.embedding, rec.decay(rec.moment(p_as_of) - l.at, l.half_life)
     from (
         select e.embedding, e.at, (select max(h.half_life) from rec.horizons h) as half_life
-        from rec.event_vectors e
-        where e.user_id = p_user_id and e.weight < 0 and e.embedding is not null
-            and (p_as_of is null or e.at <= p_as_of)
-        order by e.occurred_at desc, e.event_id desc
+        from (
+            select v.* from rec.event_vectors v
+            where v.user_id = p_user_id and v.weight < 0 and v.embedding is not null
+                and (p_as_of is null or v.at <= p_as_of)
+            order by v.occurred_at desc, v.event_id desc
+            limit (select s.latest_items from rec.settings s) + rec.ahead(p_user_id, p_as_of)
+        ) e
+        order by e.at desc, e.occurred_at desc, e.event_id desc
         limit (select s.latest_items from rec.settings s)
     ) l where vector_norm(l.embedding) > 0;
 $$;

@@ -174,6 +174,27 @@ def test_indifferent_ratings_fold_however_long_one_waits_between_them(db: Connec
         check_all(db, None)
 
 
+@pytest.mark.parametrize("value", [1e308, -1e308, 5e-324, 2.5 + 5e-16, -2.5])
+def test_no_value_is_too_great_or_too_small(db: Connection, value: float) -> None:
+    with db.transaction(force_rollback=True):
+        rating = "select rec.track('u', 'i1', 'rating', p_value => %s)"
+        for neutral, scale in (("2.5", "2.5"), ("0", "1e-9"), ("0", "1e9")):
+            db.execute("update rec.event_kinds set neutral = %s, scale = %s", [neutral, scale])
+            db.execute(rating, [value])
+            check_readers(db, None)
+        check_all(db, None)
+
+
+@pytest.mark.parametrize("as_of", ["infinity", "-infinity", "294276-12-31 23:59:59+00", "now"])
+def test_no_moment_is_too_far_from_an_event(db: Connection, as_of: str) -> None:
+    with db.transaction(force_rollback=True):
+        for at in ("4713-01-01 00:00:00+00 BC", "294276-12-31 23:59:59+00", "now"):
+            for kind in ("like", "dislike"):
+                db.execute("select rec.track('u', 'i1', %s, p_occurred_at => %s)", [kind, at])
+        check_readers(db, as_of)
+        check_all(db, as_of)
+
+
 @pytest.mark.parametrize("at", ["infinity", "-infinity"])
 @pytest.mark.parametrize("column", ["occurred_at", "received_at"])
 def test_infinity_is_no_time_of_an_event(db: Connection, column: str, at: str) -> None:
@@ -205,6 +226,34 @@ def test_an_event_of_a_clock_that_is_ahead_counts_as_of_its_arrival(db: Connecti
         masses = db.execute("select max(mass), min(mass) from rec.popular(20)").fetchone()
         assert masses is not None
         assert 0 < masses[1] <= masses[0] < 100
+
+
+def test_a_click_now_is_the_latest_though_a_clock_was_years_ahead(db: Connection) -> None:
+    """Even if more events than count as the latest came from that clock."""
+    with db.transaction(force_rollback=True):
+        db.execute(
+            "insert into rec.events (user_id, item_id, kind, occurred_at, received_at)"
+            " select 'u', 'i2', k, now() + n * interval '1 year', now() - interval '1 hour'"
+            " from generate_series(1, 60) n, unnest(array['like', 'dislike']) k"
+        )
+        fold(db)
+        for kind, latest in (("click", "i8"), ("dislike", "i9")):
+            db.execute("select rec.track('u', %s, %s)", [latest, kind])
+        assert answer(db, "select (rec.latest_items('u', 2))[1]") == ["i8"]
+        db.execute("update rec.settings set topic_events = 2")  # this like and this dislike
+        for source in (
+            "(select embedding from rec.latest_shares('u') limit 1)",
+            "(select centre from rec.topics('u'))",
+        ):
+            near = f"select v.item_id from rec.item_vectors v order by v.embedding <=> {source}"
+            assert answer(db, f"{near}::halfvec, v.item_id limit 1") == ["i8"], source
+        disliked = (
+            "select max(strength) from rec.dislikes('u') d join rec.item_vectors v"
+            " on v.item_id = 'i9' and v.embedding <=> d.embedding::halfvec < 1e-3"
+        )
+        assert answer(db, disliked) == ["1.0"]
+        then = "select (rec.latest_items('u', 2, now() - interval '30 minutes'))[1]"
+        assert answer(db, then) == ["i2"]
 
 
 def test_a_late_event_counts_as_if_it_had_come_in_time(db: Connection) -> None:
@@ -281,11 +330,15 @@ def check_all(db: Connection, as_of: str | None) -> None:
     """Pass if all readers answer, stored is replayed, and counts are finite, forgotten too."""
     fold(db)
     db.execute("select rec.merge_deltas()")
-    for reader in READERS:
-        rows = answer(db, reader, {"as_of": as_of} if "as_of" in reader else ())
-        assert rows is not None, reader
-        assert not any("NaN" in row or "Infinity" in row for row in rows), (reader, rows)
+    check_readers(db, as_of)
     assert max(row[0] for row in db.execute(APART)) < 1e-5
     assert {row[0] for row in db.execute(ENDLESS)} == {0}
     db.execute("select rec.forget_user('u')")
     assert {row[0] for row in db.execute(ENDLESS)} == {0}
+
+
+def check_readers(db: Connection, as_of: str | None) -> None:
+    for reader in READERS:
+        rows = answer(db, reader, {"as_of": as_of} if "as_of" in reader else ())
+        assert rows is not None, reader
+        assert not any("NaN" in row or "Infinity" in row for row in rows), (reader, rows)
