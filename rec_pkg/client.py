@@ -35,7 +35,7 @@ DRIVER: Final = "postgresql+psycopg"
 CHECKED: Final = "pgrec_schema_checked"
 UNDEFINED: Final = {"3F000", "42883", "42P01"}  # schema, function, table
 BROKEN: Final = ("08", "57P")  # connection exceptions, the server stops
-UNFIT: Final = ("54", "42846")  # beyond a limit, such as JSON that is too deep; of another type
+UNFIT: Final = ("54", "42846", "0A000")  # beyond a limit, as JSON too deep; of a type or no number
 
 
 @dataclass(frozen=True, slots=True)

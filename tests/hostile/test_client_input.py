@@ -133,6 +133,8 @@ def test_a_call_answers_or_raises_an_error_of_ours_and_then_writes_nothing(
         lambda c: c.track("u0", "x" * 2000),
         lambda c: c.track("u0", text=7),
         lambda c: c.undo("u0", "first"),
+        lambda c: c.undo("u0", Decimal("NaN")),
+        lambda c: c.undo("u0", event_id=True),
         lambda c: c.popular(domain=object()),
     ],
 )
