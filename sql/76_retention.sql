@@ -100,7 +100,9 @@ begin
         return null;
     end if;
     perform rec.retire('-infinity', v_before, v_users);
+    perform rec.erasing(true);
     delete from rec.events e where e.user_id = any(v_users) and e.occurred_at < v_before;
+    perform rec.erasing(false);
     update rec.settings set recount = true where not recount;
     insert into rec.erasures default values;
     return 'strays';

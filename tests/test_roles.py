@@ -448,5 +448,7 @@ def test_a_python_application_needs_no_more_than_its_role(shop: Connection, logi
         assert client.interest("cid") != []
         assert client.status().events == 9
         assert client.export("cid")["events"] != []
-        assert client.undo("cid", client.track("cid", "i2")) is True
+        event = client.track("cid", "i2")
+        assert event is not None
+        assert client.undo("cid", event) is True
         assert client.forget("cid") == 1

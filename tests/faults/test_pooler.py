@@ -135,7 +135,9 @@ def test_a_client_works_through_it(  # noqa: PLR0913, PLR0917
         assert faults.survived(db, keys) == len(keys)
         item = client.recommend("ann", 1)[0].item_id
         assert client.explain("ann", item)
-        assert client.undo("ann", client.track("ann", "item 3"))
+        event = client.track("ann", "item 3")
+        assert event is not None
+        assert client.undo("ann", event)
         assert client.forget("ann") == len(keys)
 
 
