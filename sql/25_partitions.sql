@@ -31,6 +31,10 @@ begin
         execute format(
             'alter table rec.events attach partition rec.%I for values from (%L) to (%L)',
             v_name, v_month, v_month + interval '1 month');
+        if to_regrole('rec_worker') is not null
+            and current_setting('server_version_num')::integer >= 170000 then
+            execute format('grant maintain on rec.%I to rec_worker', v_name);
+        end if;
         v_made := v_made + 1;
     end loop;
     return v_made;
@@ -38,4 +42,4 @@ end $$;
 comment on function rec.make_partitions is
     'Make the partitions of rec.events for this month and p_months ahead. Rows that strayed into '
     'the default partition are moved over. It runs with the rights of the owner, so that a worker '
-    'need not have them; nobody but him has any right to a partition itself.';
+    'need not have them; nobody but him may read or write a partition itself.';

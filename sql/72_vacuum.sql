@@ -32,7 +32,9 @@ set search_path from current
 as $$
     select coalesce(max(greatest(h.age, 0)), 0)
     from (
-        select greatest(age(a.backend_xmin), age(a.backend_xid)) as age from pg_stat_activity a
+        select case when a.query = '<insufficient privilege>' then 2147483647
+            else greatest(age(a.backend_xmin), age(a.backend_xid)) end as age
+        from pg_stat_activity a
         where a.pid <> pg_backend_pid()
             and (a.datid is null or a.datname = current_database())
         union all
@@ -43,7 +45,8 @@ as $$
 $$;
 comment on function rec.held_age is
     'Age of the oldest transaction or snapshot that is open: of a session, a replica or a prepared '
-    'transaction. A vacuum clears what was deleted by older transactions.';
+    'transaction. A vacuum clears what was deleted by older transactions. A session that the role may '
+    'not look into, for want of pg_read_all_stats, might hold anything.';
 
 -- rec.vacuum_due() -> whether erasures left rows that a vacuum can clear
 create or replace function rec.vacuum_due()
@@ -100,8 +103,8 @@ comment on function rec.begin_vacuum is
 
 -- rec.forget_statistics() -> number of columns whose statistics were dropped, of tables that are empty
 create or replace function rec.forget_statistics()
-returns integer language plpgsql volatile
-set search_path from current
+returns integer language plpgsql volatile security definer
+set search_path = rec, pg_temp
 as $$
 declare
     v_table record;

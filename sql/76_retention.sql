@@ -2,8 +2,8 @@
 
 -- rec.apply_retention() -> what was dropped by this call, NULL if nothing is left to drop
 create or replace function rec.apply_retention()
-returns text language plpgsql volatile
-set search_path from current
+returns text language plpgsql volatile security definer
+set search_path = rec, pg_temp
 as $$
 begin
     if not pg_try_advisory_xact_lock(hashtextextended('rec.apply_retention', 0))
@@ -19,8 +19,8 @@ comment on function rec.apply_retention is
     'events_kept: events of months that are wholly older are dropped with their partition. Their share '
     'of the interests is kept, unless keep_interests is off; popularity and transitions are counted anew '
     'from the log that is left. keep_text off: raw texts are dropped once they are encoded. A step '
-    'that would have to wait for locks fails and changes nothing. The owner calls it, as a worker does '
-    'once a day.';
+    'that would have to wait for locks fails and changes nothing. It runs with the rights of '
+    'the owner; a worker calls it once a day.';
 
 -- rec.months() -> the monthly partitions of the log, oldest first
 create or replace function rec.months()

@@ -49,7 +49,8 @@ begin
             ('rec_app', 'select', 'rec.items, rec.item_vectors, rec.event_kinds, rec.horizons, '
                 'rec.settings, rec.encoders, rec.popularity, rec.item_transitions'),
             ('rec_app', 'select', 'rec.events, rec.pending, rec.user_interests, rec.texts, '
-                'rec.item_deltas'),
+                'rec.item_deltas, rec.interest_bases'),
+            ('rec_app', 'select, insert (user_id), delete', 'rec.paused_users'),
             ('rec_app', 'insert (user_id, item_id, kind, text, value, dedupe_key, occurred_at)',
                 'rec.events'),
             ('rec_app', 'select', 'rec.event_vectors, rec.chosen_events, rec.folded_events, '
@@ -59,21 +60,26 @@ begin
                 'rec.similar_items, rec.popular, rec.next_items, rec.companion_items, rec.interest, '
                 'rec.topics, rec.nearest, rec.seen_items, rec.latest_items, rec.wake'),
             ('rec_app', 'execute', 'function rec.export_user, rec.forget_user, rec.undo_event, '
-                'rec.owns_data, rec.forget_if_visible, rec.undo_if_visible'),
+                'rec.owns_data, rec.forget_if_visible, rec.undo_if_visible, rec.export_events, '
+                'rec.export_interests, rec.in_words, rec.pause_user, rec.resume_user'),
             ('rec_app', 'execute', 'function rec.list_length, rec.attribute_filter, '
                 'rec.matches_few, rec.candidates, rec.score, rec.dislikes, '
                 'rec.flows, rec.latest_shares, rec.current_sums, rec.replay, rec.diversify, '
-                'rec.explore'),
+                'rec.explore, rec.moment, rec.ahead, rec.profile, rec.terms, rec.topic_of, '
+                'rec.transitions, rec.companions, rec.neighbours, rec.indexed_neighbours, '
+                'rec.hides_items, rec.prepare_search, rec.passing, rec.newest'),
             ('rec_app', 'execute', 'function rec.content_hash, rec.pow2, rec.decay, rec.scaled, '
-                'rec.decayed, rec.event_weight, rec.log_mass, rec.mass_at'),
+                'rec.decayed, rec.event_weight, rec.log_mass, rec.mass_at, rec.seconds, rec.faded'),
 
             -- The worker: it encodes and folds. It cannot insert, change or delete an event or an
-            -- item, beyond noting which content of an item was encoded.
+            -- item, beyond noting which content of an item was encoded and dropping raw texts.
             ('rec_worker', 'usage', 'schema rec'),
             ('rec_worker', 'select', 'rec.items, rec.events, rec.event_kinds, rec.horizons, '
                 'rec.settings, rec.event_vectors, rec.chosen_events, rec.folded_events, rec.queue'),
             ('rec_worker', 'update (encoded_hash, encode_error)', 'rec.items'),
             ('rec_worker', 'select, insert, update (embedding), delete', 'rec.item_vectors'),
+            ('rec_worker', 'update (text)', 'rec.events'),
+            ('rec_worker', 'select, update (cleared_at)', 'rec.erasures'),
             ('rec_worker', 'select, insert', 'rec.texts'),
             ('rec_worker', 'select, insert, update (active)', 'rec.encoders'),
             ('rec_worker', 'select, update (attempts, retry_at, error), delete', 'rec.pending'),
@@ -84,31 +90,54 @@ begin
             ('rec_worker', 'execute', 'function rec.register_encoder, rec.check_encoder, '
                 'rec.active_encoder, rec.claim_items, rec.claim_texts, rec.store_items, '
                 'rec.store_texts, rec.fail_item, rec.space_lock, rec.try_share_space, '
-                'rec.share_space, rec.make_partitions'),
+                'rec.share_space, rec.make_partitions, rec.text_lock'),
             ('rec_worker', 'execute', 'function rec.apply_pending, rec.apply_users, rec.user_lock, '
                 'rec.add_shares, rec.add_deltas, rec.postpone, rec.hasten, rec.retry, rec.park, '
-                'rec.oldest_pending, rec.merge_deltas, rec.merge_changes'),
+                'rec.oldest_pending, rec.merge_deltas, rec.merge_changes, rec.apply_event, '
+                'rec.fold_claimed, rec.texts_lock, rec.drop_raw_texts_of, rec.revive'),
+            ('rec_worker', 'execute', 'function rec.apply_retention, rec.vacuum_due, rec.held_age, '
+                'rec.personal_tables, rec.begin_vacuum, rec.forget_statistics, rec.end_vacuum, '
+                'rec.is_at_work, rec.end_sessions'),
             ('rec_worker', 'execute', 'function rec.has_work, rec.wake, rec.sleep_lock, '
                 'rec.try_sleep, rec.stop_sleeping, rec.seconds_to_retry'),
             ('rec_worker', 'execute', 'function rec.pow2, rec.decay, rec.scaled, rec.decayed, '
-                'rec.event_weight, rec.log_mass, rec.add_mass'),
+                'rec.event_weight, rec.log_mass, rec.add_mass, rec.seconds, rec.faded'),
 
             -- The analyst: the catalogue and what is no one person's. Views for him are named here,
             -- and read what they need with the rights of their owner.
             ('rec_analyst', 'usage', 'schema rec'),
-            ('rec_analyst', 'select', 'rec.items, rec.event_kinds, rec.horizons')
+            ('rec_analyst', 'select', 'rec.items, rec.event_kinds, rec.horizons, '
+                'rec.daily_counts, rec.item_counts, rec.releases')
         ) g (role, rights, objects)
         where g.role = 'public' or to_regrole(g.role) is not null
     loop
         execute v_change;
     end loop;
 
-    -- Where pgvector has a schema of its own, its types and operators are out of reach without this.
+    -- The vacuum after erasures, from PostgreSQL 17 on; before, it is the owner's alone.
+    for v_change in
+        select format('grant maintain on %s to rec_worker', m.relid)
+        from rec.personal_tables() t
+        cross join lateral (
+            select t.name::regclass
+            union select p.relid from pg_partition_tree(t.name::regclass) p) m (relid)
+        where to_regrole('rec_worker') is not null
+            and current_setting('server_version_num')::integer >= 170000
+    loop
+        execute v_change;
+    end loop;
+
+    -- Rights that an administrator may have to give. Where pgvector has a schema of its own, its types
+    -- and operators are out of reach without the first; by the second a worker sees whether anybody
+    -- can still read what was erased.
     for v_change in
         select format('grant usage on schema %s to %I', v_home, r.rolname)
         from pg_roles r
         where r.rolname in ('rec_owner', 'rec_worker', 'rec_app', 'rec_analyst')
             and not has_schema_privilege(r.rolname, v_home, 'usage')
+        union all
+        select 'grant pg_read_all_stats to rec_worker'
+        where not pg_has_role(to_regrole('rec_worker'), 'pg_read_all_stats', 'usage')
     loop
         begin
             execute v_change;

@@ -41,14 +41,22 @@ RELATIONS: Final = {
         "popularity": {"app": "select", "worker": "select, insert, update, delete"},
         "item_transitions": {"app": "select", "worker": "select, insert, update, delete"},
         # what users did
-        "events": {"app": f"select, {LOGGED}", "worker": "select"},
+        "events": {"app": f"select, {LOGGED}", "worker": "select, update(text)"},
         "pending": {
             "app": "select",
             "worker": "select, delete, update(attempts, error, retry_at)",
         },
         "user_interests": {"app": "select", "worker": "select, insert, update"},
         "item_deltas": {"app": "select", "worker": "select, insert, delete"},
+        "interest_bases": {"app": "select"},
+        "paused_users": {"app": "select, delete, insert(user_id)"},
         "texts": {"app": "select", "worker": "select, insert"},
+        # what is dropped, and what is published
+        "erasures": {"worker": "select, update(cleared_at)"},
+        "erasure_status": {},
+        "daily_counts": {"analyst": "select"},
+        "item_counts": {"analyst": "select"},
+        "releases": {"analyst": "select"},
         # how it is run
         "settings": {"app": "select", "worker": "select"},
         "encoders": {"app": "select", "worker": "select, insert, update(active)"},
@@ -68,6 +76,8 @@ RELATIONS: Final = {
         "events_event_id_seq": {},
         "item_deltas_delta_id_seq": {},
         "tunings_tuning_id_seq": {},
+        "erasures_erasure_id_seq": {},
+        "releases_release_id_seq": {},
         "events_default": {},
         "events_YYYY_MM": {},
     }.items()
@@ -77,22 +87,29 @@ APP: Final = """
     track recommend explain similar_items popular next_items companion_items interest topics nearest
     seen_items latest_items export_user forget_user undo_event owns_data forget_if_visible
     undo_if_visible list_length attribute_filter matches_few candidates score dislikes flows
-    latest_shares current_sums replay diversify explore content_hash mass_at
+    latest_shares current_sums replay diversify explore content_hash mass_at moment ahead profile
+    terms topic_of transitions companions neighbours indexed_neighbours hides_items prepare_search
+    passing newest export_events export_interests in_words pause_user resume_user
 """
 WORKER: Final = """
     register_encoder check_encoder active_encoder claim_items claim_texts store_items store_texts
     fail_item space_lock try_share_space share_space make_partitions apply_pending apply_users
     user_lock add_shares add_deltas postpone hasten retry park oldest_pending merge_deltas
     merge_changes has_work sleep_lock try_sleep stop_sleeping seconds_to_retry add_mass
+    text_lock apply_event fold_claimed texts_lock drop_raw_texts_of revive apply_retention
+    vacuum_due held_age personal_tables begin_vacuum forget_statistics end_vacuum is_at_work
+    end_sessions
 """
-APP_AND_WORKER: Final = "wake pow2 decay scaled decayed event_weight log_mass"
+APP_AND_WORKER: Final = "wake pow2 decay scaled decayed event_weight log_mass seconds faded"
 EVERYBODY: Final = """
     item_hash health finding health_server health_rights health_settings health_vectors health_plan
     health_log health_queue health_tables
 """
 OWNER: Final = """
-    hash_text enqueue forget_visible undo_visible
-    rebuild_user rebuild_collaborative add_user_steps lock_texts drop_texts retry_items log_add
+    hash_text enqueue admit refuse_rewrite unqueue erasing forget_visible undo_visible
+    steps_of recount retire months drop_partition drop_strays drop_bases drop_orphans
+    drop_raw_texts released bounded_counts record_release
+    rebuild_user rebuild_collaborative lock_texts drop_texts retry_items log_add
     stage_items settle_items merge_items stage_events merge_events
     lock_space vectors_to_move sample_vectors item_vectors_after text_vectors_after interested_after
     move_interests activate_calibration check_movable make_next_vectors index_next_vectors
@@ -419,6 +436,7 @@ def test_a_worker_needs_no_more_than_its_role(
 ) -> None:
     shop.execute("delete from rec.encoders")
     shop.execute("update rec.items set title = 'the sea'")
+    shop.execute("select rec.forget_user('bob'), rec.make_partitions(6)")
     join(shop, login, "rec_worker")
     environment = os.environ | {"PGREC_DATABASE_URL": login, "PGREC_LOG_FORMAT": "json"}
     done = subprocess.run(
@@ -435,6 +453,8 @@ def test_a_worker_needs_no_more_than_its_role(
     assert row == (0, 0, 0, 0)
     active = shop.execute("select fingerprint from rec.encoders where active").fetchone()
     assert active == (encoder.fingerprint,)
+    states = shop.execute("select distinct state from rec.erasure_status").fetchall()
+    assert states == [("cleared",)], "it may vacuum what users left behind"
 
 
 def test_a_python_application_needs_no_more_than_its_role(shop: Connection, login: str) -> None:
