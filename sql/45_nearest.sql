@@ -22,9 +22,7 @@ begin
     end if;
     p_filter := rec.attribute_filter(p_filter);
     v_query := l2_normalize(p_query)::halfvec;
-    select rec.matches_few(
-        s.exact_limit * case when rec.hides_items() then 5 else 1 end, p_domain, p_filter)
-    into v_few from rec.settings s;
+    select rec.matches_few(s.exact_limit, p_domain, p_filter) into v_few from rec.settings s;
     if not v_few then
         perform rec.prepare_search();
         select array_agg(h.item_id order by h.distance), array_agg(1 - h.distance order by h.distance)
@@ -73,7 +71,7 @@ set search_path from current
 return row_security_active('rec.items') or row_security_active('rec.item_vectors');
 comment on function rec.hides_items is
     'Whether row-level policies may hide items from the current role. The index gives rows that they '
-    'hide, so it is looked through further then, and more items are compared one by one.';
+    'hide, so it is looked through further then.';
 
 -- rec.prepare_search() -> nothing; how far searches look through the index until the function returns
 create or replace function rec.prepare_search()
@@ -95,12 +93,16 @@ create or replace function rec.matches_few(p_limit integer, p_domain text, p_fil
 returns boolean language sql stable
 set search_path from current
 as $$
-    select count(*) <= p_limit from (
-        select from rec.items i
+    -- Where all items match the index has none to skip, and is the faster way from a thousand on.
+    select count(few.matching) <= max(l.most) from (
+        select case when p_domain is null and p_filter = '{}' and not rec.hides_items()
+            then least(p_limit, 1000) else p_limit end as most
+    ) l left join lateral (
+        select true as matching from rec.items i
         where i.available
             and (p_domain is null or i.domain = p_domain)
             and (p_filter = '{}' or i.attributes @> p_filter)
-        limit p_limit::bigint + 1) few;
+        limit l.most::bigint + 1) few on true;
 $$;
 comment on function rec.matches_few is
     'Whether so few items match that comparing all of them is faster than the index.';

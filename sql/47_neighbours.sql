@@ -12,17 +12,13 @@ as $$
 declare
     v_queries halfvec[];
     v_items text[];
-    v_few boolean;
 begin
     select array_agg(distinct l2_normalize(u.query)::halfvec) into v_queries
     from unnest(p_queries) as u (query) where vector_norm(u.query) > 0;
     if v_queries is null or p_n = 0 then
         return;
     end if;
-    select rec.matches_few(
-        s.exact_limit * case when rec.hides_items() then 5 else 1 end, p_domain, p_filter)
-    into v_few from rec.settings s;
-    if not v_few then
+    if not (select rec.matches_few(s.exact_limit, p_domain, p_filter) from rec.settings s) then
         v_items := rec.indexed_neighbours(v_queries, p_n, p_domain, p_filter, p_exclude);
         if v_items is not null then
             return query select distinct u.item_id, 'hnsw' from unnest(v_items) as u (item_id);
@@ -63,7 +59,12 @@ declare
     v_items text[];
 begin
     perform rec.prepare_search();
-    -- What is to be left out is hashed once for all queries, and nothing is planned twice.
+    -- How many items pass a filter or a policy is known only to a plan of its own.
+    if p_domain is not null or p_filter <> '{}' or rec.hides_items() then
+        perform set_config('plan_cache_mode', 'force_custom_plan', true),
+            set_config('enable_sort', 'on', true);
+    end if;
+    -- What is to be left out is hashed once for all queries.
     select array_agg(n.item_id) into v_items
     from unnest(p_queries) as q (query) cross join lateral (
         select v.item_id from rec.item_vectors v
@@ -79,4 +80,5 @@ begin
 end $$;
 comment on function rec.indexed_neighbours is
     'The items that the index gives for each query, in one statement; NULL if it gave fewer than '
-    'p_n for one of them. A plan for any filter keeps to the index only if sorting is discouraged.';
+    'p_n for one of them. Without a filter nothing is planned twice, and a plan for any length of list '
+    'keeps to the index only if sorting is discouraged.';

@@ -104,12 +104,9 @@ def test_the_searches_inside_recommend_are_one_statement_on_the_index(full: Conn
     assert "hashed SubPlan" in searches[0]
 
 
-def test_the_searches_use_the_index_whatever_the_filter(full: Connection) -> None:
-    with full.transaction(force_rollback=True):
-        full.execute("update rec.settings set exact_limit = 0")
-        call = "select * from rec.recommend('ann', p_domain => 'default', p_filter => '{}')"
-        plans = nested_plans(full, call)
-    searches = [plan for plan in plans if "v.embedding <=> q.query" in plan]
+def test_a_single_search_uses_the_index(full: Connection) -> None:
+    plans = nested_plans(full, f"select * from rec.nearest({INTEREST}, 10)")
+    searches = [plan for plan in plans if "v.embedding <=> v_query" in plan]
     assert len(searches) == 1
     assert f"Index Scan using {HNSW}" in searches[0]
 

@@ -5,10 +5,21 @@ from alembic import op
 revision = "0005"
 down_revision = "0004"
 
+# All that match a filter are read once for all interests, which pays for more of them than before.
+UPGRADE = """
+alter table rec.settings alter column exact_limit set default 5000;
+update rec.settings set exact_limit = 5000 where exact_limit = 1000;
+"""
+
 # A signature that changed; sql/ makes the new one.
 REPLACED = """
 drop function if exists rec.candidates(
     vector[], text[], integer, text, jsonb, text[], timestamptz);
+"""
+
+DOWNGRADE = """
+alter table rec.settings alter column exact_limit set default 1000;
+update rec.settings set exact_limit = 1000 where exact_limit = 5000;
 """
 
 # What the sql/ of before does not replace.
@@ -20,8 +31,12 @@ drop function if exists rec.neighbours, rec.indexed_neighbours, rec.passing, rec
 
 
 def upgrade() -> None:
-    op.get_bind().connection.cursor().execute(REPLACED)
+    cursor = op.get_bind().connection.cursor()
+    cursor.execute(UPGRADE)
+    cursor.execute(REPLACED)
 
 
 def downgrade() -> None:
-    op.get_bind().connection.cursor().execute(ADDED)
+    cursor = op.get_bind().connection.cursor()
+    cursor.execute(DOWNGRADE)
+    cursor.execute(ADDED)

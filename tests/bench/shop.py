@@ -36,10 +36,15 @@ def catalogue(items: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     topic = rng.choice(TOPICS, items, p=weights / weights.sum())
     brand = rng.integers(BRANDS, size=items)
     language = rng.integers(2, size=items)
+    # Most items lie between two topics, so that the topics are no islands.
+    other, lean = rng.choice(TOPICS, items), rng.random((items, 1), np.float32)
+    centre = 0.4 * directions(rng, DEPARTMENTS, DIMS)[
+        rng.integers(DEPARTMENTS, size=TOPICS)
+    ] + 0.6 * directions(rng, TOPICS, DIMS)
     vectors = (
-        0.6 * directions(rng, DEPARTMENTS, DIMS)[rng.integers(DEPARTMENTS, size=TOPICS)][topic]
-        + 0.8 * directions(rng, TOPICS, DIMS)[topic]
-        + 0.5 * directions(rng, TOPICS, BRANDS, DIMS)[topic, brand]
+        (1 - 0.6 * lean) * centre[topic]
+        + 0.6 * lean * centre[other]
+        + 0.25 * directions(rng, TOPICS, BRANDS, DIMS)[topic, brand]
         + 0.3 * directions(rng, 2, DIMS)[language]
         + 0.6 * directions(rng, items, RANK) @ directions(rng, RANK, DIMS)
         + 0.1 * directions(rng, items, DIMS)
