@@ -146,12 +146,12 @@ LISTS = {
     "popular": "select item_id from rec.popular(20)",
     "next_items": "select item_id from rec.next_items(array[{item}], 20)",
     "companion_items": "select item_id from rec.companion_items(array[{item}], 20)",
-    "candidates": "select item_id from rec.candidates(array(select interest from"
-    " rec.interest({user})), rec.latest_items({user}, 5), 30, null, '{{}}', '{{}}') order by 1",
+    "candidates": "select c.item_id from rec.profile({user}) u cross join lateral rec.candidates("
+    "u.interests, u.next_items, u.companions, 30, null, '{{}}', '{{}}') c order by 1",
     "seen_items": "select unnest(rec.seen_items({user})) order by 1",
     "latest_items": "select unnest(rec.latest_items({user}, 9))",
     "export": "select jsonb_path_query(rec.export_user({user}),"
-    " '$.interests[*].closest_items[*].item_id') #>> '{{}}'",
+    " '$.interests[*].items[*].item_id') #>> '{{}}'",
     "export events": "select jsonb_path_query(rec.export_user({user}), '$.events[*].item_id')"
     " #>> '{{}}'",
     "vectors": "select item_id from rec.item_vectors order by 1",
