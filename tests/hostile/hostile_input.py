@@ -166,6 +166,9 @@ States of errors that say nothing of what was wrong with the input.
 Internal errors, limits of the program or of the system, arithmetic out of range, NULL or strange
 elements in an array that plpgsql walks, a wrong number of rows, broken statements, cancellations.
 """
+NOT_A_NUMBER: Final = re.compile(r"[(,{]NaN[,)}]")
+"""A number in the text of a row or an array that is none."""
+
 QUOTED: Final = re.compile(
     r'^(value )?".*" is out of range for type|out of range: ".*"$', re.DOTALL
 )
