@@ -57,7 +57,7 @@ comment on function rec.sleep_lock() is
     'send a NOTIFY.';
 
 -- rec.track(user, item, kind, text, value, occurred_at, dedupe_key) -> event_id, of the event or of
--- the one that came before with the same dedupe key
+-- the one that came before with the same dedupe key; NULL if it is not let in
 create or replace function rec.track(
     p_user_id text, p_item_id text default null, p_kind text default 'click',
     p_text text default null, p_value double precision default null,
@@ -91,7 +91,8 @@ begin
     return v_event_id;
 end $$;
 comment on function rec.track is
-    'Insert one event and return its id. With a dedupe key a repeated call returns the first id.';
+    'Insert one event and return its id. With a dedupe key a repeated call returns the first id. NULL: '
+    'nothing was stored, since the user is paused or the event is older than the log may reach.';
 
 -- rec.event_vectors: every event with its weight and its vector, NULL while a part is not encoded
 create or replace view rec.event_vectors with (security_invoker = true) as

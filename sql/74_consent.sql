@@ -6,8 +6,12 @@ returns trigger language plpgsql security definer
 set search_path from current
 as $$
 begin
-    if exists (select from rec.paused_users u where u.user_id = new.user_id)
-        or exists (select from rec.settings s where new.occurred_at < now() - s.events_kept) then
+    if exists (select from rec.paused_users u where u.user_id = new.user_id) then
+        return null;
+    end if;
+    -- Less than a day is never dropped, so that fresh events are spared the look.
+    if new.occurred_at < now() - interval '1 day' and exists (
+        select from rec.settings s where new.occurred_at < now() - s.events_kept) then
         return null;
     end if;
     return new;

@@ -18,7 +18,6 @@ REVIVE_EVERY_S: Final = 300.0
 RETENTION_EVERY_S: Final = 24 * 3600.0
 VACUUM_EVERY_S: Final = 600.0
 RETRY_S: Final = 60.0
-LOOK_S: Final = 1.0
 
 log = structlog.get_logger("worker")
 
@@ -74,10 +73,7 @@ class Upkeep:
     async def _to_clean(self, now: float) -> bool:
         if now >= self._retention_due:
             return True
-        if now < self._vacuum_due:
-            return False
-        self._vacuum_due = now + LOOK_S
-        return await self._store.vacuum_due()
+        return now >= self._vacuum_due and await self._store.vacuum_due()
 
     async def _clean(self, now: float) -> None:
         """Drop what the settings do not let stay, then vacuum what was deleted."""
