@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from rec_pkg import schema, statements
+from rec_pkg import pooler, schema, statements
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +46,7 @@ def _outside(connection: Connection[Any]) -> Iterator[Finding]:
         advice = "Lists can be read here; doctor and worker belong to the primary."
         yield Finding("line", "yellow", "to a standby", advice)
         return
-    direct = connection.info.backend_pid == statements.backend_pid(connection)
+    direct = not pooler.changes_session(connection)
     heard = statements.hears_itself(connection, PROBE_S)
     if direct and heard:
         yield Finding("line", "green", "direct", None)

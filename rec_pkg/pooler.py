@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
-
-import psycopg
+from typing import TYPE_CHECKING, Any
 
 from rec_pkg import statements
 
@@ -13,28 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from psycopg import Connection
-
-PATIENCE_S: Final = 3.0
-
-
-def is_pooled(address: str, patience_s: float = PATIENCE_S) -> bool:
-    """
-    Return whether NOTIFY gets lost on the way, as in a pooler in transaction mode.
-
-    A worker cannot work over such an address, everything else can. Over one that serves the answer
-    comes at once, over another one after `patience_s` seconds.
-
-    Raises:
-        psycopg.OperationalError: if the server cannot be reached.
-        psycopg.errors.ReadOnlySqlTransaction: on a standby, which knows no NOTIFY.
-    """
-    with (
-        psycopg.connect(address, autocommit=True) as listener,
-        psycopg.connect(address, autocommit=True) as sender,
-    ):
-        statements.listen(listener)
-        statements.notify(sender)
-        return not list(listener.notifies(timeout=patience_s, stop_after=1))
 
 
 def adapt(connection: Connection[Any]) -> None:

@@ -217,16 +217,6 @@ def record_release(
     connection.execute(call, [Jsonb(question), epsilon, Jsonb(answer)])
 
 
-def listen(connection: Connection[Any]) -> None:
-    """Listen on the channel of `notify`."""
-    connection.execute("listen pgrec_probe")
-
-
-def notify(connection: Connection[Any]) -> None:
-    """Notify whoever probes whether notifications arrive."""
-    connection.execute("notify pgrec_probe")
-
-
 def session(connection: Connection[Any]) -> int:
     """Return the process id of the server's session in which this is asked."""
     return int(_one(connection, "select pg_backend_pid()")[0])
@@ -236,11 +226,6 @@ def retry(connection: Connection[Any]) -> tuple[int, int]:
     """Put parked events and failed items back; return how many of each."""
     events, items = _one(connection, "select rec.retry(), rec.retry_items()")
     return events, items
-
-
-def backend_pid(connection: Connection[Any]) -> int:
-    """Return what the server says is its process for this connection."""
-    return int(_one(connection, "select pg_backend_pid()")[0])
 
 
 def in_recovery(connection: Connection[Any]) -> bool:
@@ -255,7 +240,7 @@ def hears_itself(connection: Connection[Any], patience_s: float) -> bool:
     Behind a pooler that takes sessions apart the transaction in between gets the backend that
     listens, and the NOTIFY another one.
     """
-    channel = f"pgrec_doctor_{uuid4().hex}"
+    channel = f"pgrec_probe_{uuid4().hex}"
     connection.execute(SQL("listen {}").format(Identifier(channel)))
     with psycopg.connect(connection.info.dsn, password=connection.info.password) as other:
         other.execute("select 1")

@@ -29,7 +29,7 @@ execute function rec.refuse_rewrite();
 -- rec.unqueue() -> trigger: an event that is not folded yet leaves the queue; the others stay
 create or replace function rec.unqueue()
 returns trigger language plpgsql security definer
-set search_path from current
+set search_path = rec, pg_temp
 as $$
 begin
     delete from rec.pending p where p.user_id = old.user_id and p.event_id = old.event_id;

@@ -3,7 +3,7 @@
 -- rec.admit() -> trigger: keeps out events of users who are paused, and those older than the log reaches
 create or replace function rec.admit()
 returns trigger language plpgsql security definer
-set search_path from current
+set search_path = rec, pg_temp
 as $$
 begin
     if exists (select from rec.paused_users u where u.user_id = new.user_id) then

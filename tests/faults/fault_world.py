@@ -56,7 +56,7 @@ class World:
         with engine.begin() as connection:
             # Nothing fades in this horizon, so that its mass is a number of clicks.
             connection.exec_driver_sql(
-                "insert into rec.horizons values ('count', '1000000 years', 0)"
+                "insert into rec.horizons values ('count', '10000 years', 0)"
             )
             connection.exec_driver_sql(
                 "insert into rec.items (item_id, title)"

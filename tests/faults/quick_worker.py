@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ class Quick:
     Vectors out of a hash.
 
     One with `poison` is refused, `panic` raises something else, `nan` gives no number, and `slow`
-    takes its time.
+    takes its time; with MENDED in the environment only the last.
     """
 
     record = load_record("e5-small")
@@ -44,14 +45,15 @@ class Quick:
 
 
 def _vector(text: str) -> NDArray[Any]:
-    if "poison" in text:
-        raise EncoderInvalid
-    if "panic" in text:
-        raise ZeroDivisionError
     if "slow" in text:
         time.sleep(3)
-    if "nan" in text.split():
-        return np.full(DIMS, np.nan)
+    if "MENDED" not in os.environ:
+        if "poison" in text:
+            raise EncoderInvalid
+        if "panic" in text:
+            raise ZeroDivisionError
+        if "nan" in text.split():
+            return np.full(DIMS, np.nan)
     seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
     vector = np.random.default_rng(seed).standard_normal(DIMS)
     return vector / np.linalg.norm(vector)

@@ -16,8 +16,9 @@ from fault_world import PASSWORD, account, free_port
 from pydantic import SecretStr
 from sqlalchemy import create_engine
 
-from rec_pkg import Client, loading, pooler, schema
+from rec_pkg import Client, loading, schema
 from rec_pkg import database as databases
+from rec_pkg.doctor import examine
 from rec_pkg.settings import Settings
 
 if TYPE_CHECKING:
@@ -103,11 +104,15 @@ def others_at_work(address: str) -> Iterator[None]:
 def test_a_pooler_in_transaction_mode_is_told_from_a_direct_line_and_one_in_session_mode(
     world: World, database: str, transactional: int
 ) -> None:
-    assert pooler.is_pooled(world.tcp(database, transactional))
-    assert not pooler.is_pooled(world.tcp(database))
-    assert not pooler.is_pooled(world.url(database))
+    def line(address: str) -> str:
+        with psycopg.connect(address, autocommit=True) as connection:
+            return next(f.level for f in examine(connection) if f.what == "line")
+
+    assert line(world.tcp(database, transactional)) == "red"
+    assert line(world.tcp(database)) == "green"
+    assert line(world.url(database)) == "green"
     with pgbouncer(world, "session") as port:
-        assert not pooler.is_pooled(world.tcp(database, port))
+        assert line(world.tcp(database, port)) == "yellow"
 
 
 def test_a_worker_started_through_it_says_what_to_do(
