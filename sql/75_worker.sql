@@ -63,7 +63,7 @@ as $$
         select from pg_stat_activity a
         where a.pid = p_pid
             and ((a.state = 'active' and a.wait_event_type is distinct from 'Client')
-                or a.state_change > clock_timestamp() - make_interval(secs => p_seconds)));
+                or extract(epoch from clock_timestamp() - a.state_change) < p_seconds));
 $$;
 comment on function rec.is_at_work is
     'Whether another session of the same role works. If it does not, and its client awaits an answer, '

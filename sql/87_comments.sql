@@ -58,6 +58,18 @@ comment on column rec.settings.max_attempts is
     'How often an event is tried that cannot be folded before it is parked (rec.parked).';
 comment on column rec.settings.sql_digest is
     'The version of functions and views, written by pgrec migrate; not to be changed.';
+comment on column rec.settings.keep_text is
+    'Whether the raw text of an event stays once it is encoded. Its vector and its hash stay anyway.';
+comment on column rec.settings.events_kept is
+    'Events of months that are wholly older are dropped, once a day; NULL keeps them for ever.';
+comment on column rec.settings.keep_interests is
+    'Whether dropped events go on counting in the interests.';
+comment on column rec.settings.minimum_cohort is
+    'Fewer users than these are left out of rec.daily_counts and rec.item_counts.';
+comment on column rec.settings.privacy_budget is
+    'The sum of epsilon that all releases together may spend.';
+comment on column rec.settings.recount is
+    'Set where events were dropped that popularity and transitions still count; not to be changed.';
 
 comment on table rec.event_kinds is
     'The kinds of events and what they weigh. After a change rec.rebuild_user and '

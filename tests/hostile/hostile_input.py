@@ -144,6 +144,7 @@ LITERALS: Final[dict[str, SearchStrategy[Literal]]] = {
     "interval": st.sampled_from(ODD_INTERVALS),
     "bytea": st.sampled_from(HASHES),
     "oid": st.sampled_from(ROLES),
+    "halfvec": vectors,
     "regclass": st.sampled_from(["rec.items", "rec.texts", "pg_class", "0"]),
     "vector": vectors,
     "text[]": listed(texts),

@@ -18,9 +18,12 @@ STEP_OF_A_SWAP: Final = "a step of a calibration, in its order and by the owner;
 STEP_OF_A_LOAD: Final = "a step of a load, reads a table of the session; test_files.py"
 ON_OWN_SUMS: Final = "arithmetic of sums, of a domain that CHECKs hold; test_times.py"
 STEP_OF_A_LIST: Final = "a step of rec.recommend, on arrays that it has made"
+OF_A_ROLE: Final = "asked by pgrec migrate of the role that it is; test_role_creation.py"
 TRIGGER: Final = "a trigger; test_tables.py"
 LEFT_OUT: Final = {
     "add_mass": ON_OWN_SUMS,
+    "admit": TRIGGER,
+    "can_own": OF_A_ROLE,
     "copy_privileges": STEP_OF_A_SWAP,
     "decayed": ON_OWN_SUMS,
     "diversify": STEP_OF_A_LIST,
@@ -29,6 +32,7 @@ LEFT_OUT: Final = {
     "event_weight": ON_OWN_SUMS,
     "explore": STEP_OF_A_LIST,
     "faded": ON_OWN_SUMS,
+    "forget_visible": TRIGGER,
     "hash_text": TRIGGER,
     "index_next_vectors": STEP_OF_A_SWAP,
     "log_add": ON_OWN_SUMS,
@@ -39,11 +43,13 @@ LEFT_OUT: Final = {
     "merge_items": STEP_OF_A_LOAD,
     "move_interests": STEP_OF_A_SWAP,
     "refuse_rewrite": TRIGGER,
+    "role_advice": OF_A_ROLE,
     "role_name": STEP_OF_A_SWAP,
     "scaled": ON_OWN_SUMS,
     "settle_items": STEP_OF_A_LOAD,
     "swap_vectors": STEP_OF_A_SWAP,
     "take_place": STEP_OF_A_SWAP,
+    "undo_visible": TRIGGER,
     "unqueue": TRIGGER,
 }
 """Functions that no hostile caller reaches with arguments of his own, and why."""
