@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
-import numpy as np
 import psycopg
 import structlog
 
 from rec_pkg import schema
 from rec_pkg.errors import Pooled, SchemaMismatch, SchemaMissing
-from rec_pkg.item_text import item_text, item_title
+from worker.encoding import Encoding
 from worker.failures import blames_the_server, is_passing
 from worker.space import Space
 from worker.upkeep import Upkeep
@@ -20,16 +19,11 @@ from worker.upkeep import Upkeep
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from numpy.typing import NDArray
-
     from rec_pkg.encoder import Encoder
     from rec_pkg.settings import Settings
     from worker.metrics import Metrics
     from worker.store import Store, WaitingItem, WaitingText
 
-    Vectors = NDArray[np.float32]
-
-T = TypeVar("T")
 LINGER_S: Final = 0.01
 LONGEST_LINGER_S: Final = 0.25
 SETTLING_S: Final = 0.2
@@ -54,6 +48,7 @@ class Loop:
         self._settings = settings
         self._metrics = metrics
         self._stopping = stopping
+        self._encoding = Encoding(encoder, metrics)
         self._space = Space(encoder.fingerprint)
         self._upkeep = Upkeep(store, metrics)
         self.drained = False
@@ -251,7 +246,7 @@ class Loop:
             texts = await self._store.claim_texts(self._settings.encode_batch)
             if not texts:
                 return 0
-            good, vectors = await self._encode(texts, self._vectors_of_texts)
+            good, vectors = await self._encoding.texts(texts, self._space)
             stored = [texts[place] for place in good]
             await self._store.store_texts(self._space.fingerprint, stored, vectors)
             await self._park_texts([text for text in texts if text not in stored])
@@ -263,7 +258,7 @@ class Loop:
             items = await self._store.claim_items(self._settings.encode_batch)
             if not items:
                 return 0
-            good, vectors = await self._encode(items, self._vectors_of_items)
+            good, vectors = await self._encoding.items(items, self._space)
             stored = [items[place] for place in good]
             await self._store.store_items(self._space.fingerprint, stored, vectors)
             await self._fail_items([item for item in items if item not in stored])
@@ -281,45 +276,3 @@ class Loop:
             self._metrics.failures.inc()
             log.warning("an item cannot be encoded", item_id=item.item_id)
             await self._store.fail_item(item, "the encoder refuses its text")
-
-    async def _encode(
-        self, waiting: Sequence[T], encode: Callable[[Sequence[T]], Vectors]
-    ) -> tuple[list[int], Vectors]:
-        """Return the places of what could be encoded, and vectors (n, dims) of the active space."""
-        with self._metrics.encode_seconds.time():
-            try:
-                good, vectors = list(range(len(waiting))), await asyncio.to_thread(encode, waiting)
-            except Exception as error:  # noqa: BLE001  # whatever it is, one text may be to blame
-                log.warning("a batch cannot be encoded, encoding one by one", error=str(error))
-                good, vectors = await self._encode_one_by_one(waiting, encode)
-        vectors = self._space.place(vectors)
-        usable = _usable(vectors)
-        return [place for place, fits in zip(good, usable, strict=True) if fits], vectors[usable]
-
-    async def _encode_one_by_one(
-        self, waiting: Sequence[T], encode: Callable[[Sequence[T]], Vectors]
-    ) -> tuple[list[int], Vectors]:
-        good: list[int] = []
-        vectors: list[Vectors] = []
-        for place, one in enumerate(waiting):
-            with suppress(Exception):  # the caller says which are missing
-                vectors.append(await asyncio.to_thread(encode, [one]))
-                good.append(place)
-        empty = np.empty((0, self._encoder.dims), dtype=np.float32)
-        return good, np.concatenate([empty, *vectors])
-
-    def _vectors_of_texts(self, texts: Sequence[WaitingText]) -> Vectors:
-        return self._encoder.encode([text.text for text in texts], "query")
-
-    def _vectors_of_items(self, items: Sequence[WaitingItem]) -> Vectors:
-        return self._encoder.encode_items(
-            [item_title(item.title) for item in items],
-            [item_text(item.title, item.body, item.attributes, item.tags) for item in items],
-        )
-
-
-def _usable(vectors: Vectors) -> NDArray[np.bool_]:
-    """Return which vectors (n, dims) the tables take: finite in half precision, not all zero."""
-    with np.errstate(over="ignore"):
-        halves = vectors.astype(np.float16)
-    return np.logical_and(np.isfinite(halves).all(axis=1), halves.any(axis=1))

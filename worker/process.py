@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rec_pkg.settings import Settings
 
 LONGEST_PAUSE_S: Final = 30.0
+REMEMBERED: Final = 20  # sessions of lines that broke before they could be used
 
 log = structlog.get_logger("worker")
 
@@ -97,7 +98,8 @@ class _Life:
         self.was_well = False
         async with Store.connect(self._conninfo, self._settings.silence_seconds) as store:
             loop = Loop(store, self._encoder, self._settings, self._metrics, self._stopping)
-            leftovers, self._leftovers = self._leftovers, [*self._leftovers, *store.sessions]
+            leftovers = self._leftovers
+            self._leftovers = [*leftovers, *store.sessions][-REMEMBERED:]
             await loop.prepare()
             await store.end_sessions(leftovers)
             self._leftovers = store.sessions
