@@ -6,6 +6,8 @@ import pytest
 from fault_tally import Faults, Tally
 from fault_world import World
 
+from rec_pkg.errors import EmbeddedServerMissing
+
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
@@ -17,6 +19,14 @@ TALLY = pytest.StashKey[Tally]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[TALLY] = Tally()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave to `make faults` what is marked `full`."""
+    if not config.getoption("--full", default=False):
+        left = [item for item in items if item.get_closest_marker("full")]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -54,8 +64,15 @@ def faults(request: pytest.FixtureRequest) -> Faults:
 
 @pytest.fixture(scope="session")
 def world() -> Iterator[World]:
-    with World() as made:
+    made = World()
+    try:
+        try:
+            made.start()
+        except EmbeddedServerMissing:
+            pytest.skip("faults are done to a server of our own, and there is none to be had")
         yield made
+    finally:
+        made.remove()
 
 
 @pytest.fixture

@@ -50,6 +50,12 @@ class Worker:
         """What it has logged so far; lines that are none of ours as `{"event": line}`."""
         return [_parsed(line) for line in self._log.read_text().splitlines()]
 
+    def pauses(self) -> list[float]:
+        """Seconds that it announced to wait before the next try."""
+        return [
+            float(line["retry_in_seconds"]) for line in self.lines() if "retry_in_seconds" in line
+        ]
+
     def said(self, words: str) -> bool:
         return any(words in str(line) for line in self.lines())
 

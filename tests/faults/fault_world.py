@@ -10,7 +10,7 @@ import tempfile
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 from psycopg import sql
@@ -40,7 +40,8 @@ class World:
         self.server = self.new_server("primary", self.port)
         self._numbers = count(1)
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Start the server and make the template of all databases."""
         url = self.server.start()
         access = self.server.home / "data" / "pg_hba.conf"
         lines = access.read_text().replace("reject", "scram-sha-256")
@@ -63,9 +64,8 @@ class World:
                 f" select 'item ' || n, 'thing number ' || n from generate_series(1, {ITEMS}) n"
             )
         engine.dispose()
-        return self
 
-    def __exit__(self, *error: object) -> None:
+    def remove(self) -> None:
         self.server.stop("immediate")
         shutil.rmtree(self.server.home, ignore_errors=True)
         shutil.rmtree(self.folder, ignore_errors=True)

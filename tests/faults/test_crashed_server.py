@@ -28,8 +28,9 @@ def test_a_server_that_crashes_under_load_has_counted_every_event_once(
     with worker(address, tmp_path) as first, worker(address, tmp_path) as second:
         wait_until(lambda: first.said("worker starts") and second.said("worker starts"))
         with Writers(address) as writers:
+            wait_until(lambda: len(writers.acknowledged) > 100)
             for _ in range(CRASHES if full else 1):
-                time.sleep(chance.uniform(0.5, 3))
+                time.sleep(chance.uniform(0.5, 3 if full else 1))
                 world.crash()
                 faults.strike()
                 world.server.start()
@@ -41,6 +42,7 @@ def test_a_server_that_crashes_under_load_has_counted_every_event_once(
             assert one.said("no line to the server")
 
 
+@pytest.mark.full
 def test_a_worker_that_starts_before_the_server_waits_for_it(
     world: World, database: str, faults: Faults, tmp_path: Path
 ) -> None:

@@ -80,6 +80,7 @@ def test_of_a_users_events_only_the_refused_one_is_parked(
         assert one.process.poll() is None
 
 
+@pytest.mark.full
 def test_texts_that_the_encoder_chokes_on_are_parked_alone(
     world: World, impatient: Connection, database: str, faults: Faults, tmp_path: Path
 ) -> None:
@@ -96,6 +97,7 @@ def test_texts_that_the_encoder_chokes_on_are_parked_alone(
         assert one.process.poll() is None
 
 
+@pytest.mark.full
 def test_items_that_the_encoder_chokes_on_hold_up_none_but_their_events(
     world: World, impatient: Connection, database: str, faults: Faults, tmp_path: Path
 ) -> None:
@@ -137,6 +139,7 @@ def test_what_an_event_names_may_vanish_while_it_waits(
         assert faults.survived(impatient, ["kind", "deleted", "missing", "good"]) == 4
 
 
+@pytest.mark.full
 def test_an_event_is_not_left_parked_when_its_item_came_in_the_same_instant(
     world: World, impatient: Connection, database: str, faults: Faults, tmp_path: Path
 ) -> None:

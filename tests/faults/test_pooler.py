@@ -115,6 +115,7 @@ def test_a_pooler_in_transaction_mode_is_told_from_a_direct_line_and_one_in_sess
         assert line(world.tcp(database, port)) == "yellow"
 
 
+@pytest.mark.full
 def test_a_worker_started_through_it_says_what_to_do(
     world: World, database: str, transactional: int, tmp_path: Path
 ) -> None:

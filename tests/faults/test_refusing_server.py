@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from rec_pkg.embedded import EmbeddedServer
 
-WATCHED_S = 4.0
+WATCHED_S = 3.0
+LONG_S = 1.0  # of a pause between two tries; the first are far shorter
 USERS = 300
 ROOM = "60m"
 
@@ -50,6 +51,7 @@ def transactions(db: Connection) -> int:
     return int(row[0])
 
 
+@pytest.mark.full
 def test_a_read_only_server_is_named_asked_seldom_and_used_again_when_it_writes(
     db: Connection, world: World, database: str, faults: Faults, tmp_path: Path
 ) -> None:
@@ -67,6 +69,7 @@ def test_a_read_only_server_is_named_asked_seldom_and_used_again_when_it_writes(
         time.sleep(WATCHED_S)
         assert len(one.lines()) - lines < 10
         assert transactions(db) - before < 200
+        wait_until(lambda: max(one.pauses()) > LONG_S)
         assert db.execute("select pending, parked from rec.status").fetchone() == (USERS, 0)
         db.execute(f"alter database {database} reset default_transaction_read_only")
         assert faults.survived(db, keys) == USERS
@@ -119,6 +122,7 @@ def test_a_full_disk_parks_nothing_is_asked_seldom_and_goes_on_when_there_is_roo
             time.sleep(WATCHED_S)
             assert len(one.lines()) - lines < 10
             assert transactions(db) - before < 200
+            wait_until(lambda: max(one.pauses()) > LONG_S)
             assert db.execute("select pending, parked from rec.status").fetchone() == (USERS, 0)
             (small_disk / "ballast").unlink()
             assert faults.survived(db, keys) == USERS
@@ -146,35 +150,52 @@ def standby(world: World) -> Iterator[EmbeddedServer]:
         shutil.rmtree(made.home, ignore_errors=True)
 
 
-@pytest.mark.usefixtures("db")
-def test_a_standby_recommends_says_that_it_cannot_write_and_has_a_worker_wait_for_promotion(
-    world: World, database: str, faults: Faults, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    db: Connection = request.getfixturevalue("db")
-    with worker(world.url(database), tmp_path):
+@pytest.fixture
+def folded(world: World, database: str, faults: Faults, tmp_path: Path) -> list[str]:
+    """Keys of events that are folded in the database."""
+    with world.connect(database) as db, worker(world.url(database), tmp_path):
         keys = clicks(db)
         faults.survived(db, keys)
-    standby: EmbeddedServer = request.getfixturevalue("standby")
-    address = standby.url.replace("/pgrec?", f"/{database}?")
-    with psycopg.connect(address, autocommit=True) as hot, worker(address, tmp_path) as one:
+    return keys
+
+
+@pytest.fixture
+def on_standby(folded: list[str], standby: EmbeddedServer, database: str) -> str:
+    """URL of the database on the standby."""
+    assert folded
+    return standby.url.replace("/pgrec?", f"/{database}?")
+
+
+def test_a_standby_recommends_and_says_that_it_cannot_write(
+    on_standby: str, db: Connection
+) -> None:
+    with psycopg.connect(on_standby, autocommit=True) as hot:
         assert hot.execute("select pg_is_in_recovery()").fetchone() == (True,)
         listed = "select item_id, score, path from rec.recommend('user 7', 5)"
         assert hot.execute(listed).fetchall() == db.execute(listed).fetchall() != []
-        with Client(address) as client:
+        with Client(on_standby) as client:
             assert len(client.recommend("user 7", 5)) == 5
         for call in ("rec.track('ann', 'item 1')", "rec.apply_pending()", "rec.forget_user('ann')"):
             with pytest.raises(psycopg.errors.ReadOnlySqlTransaction, match="cannot"):
                 hot.execute(f"select {call}")
-        told = pgrec(address, "track", "ann", "item 1")
-        assert told.returncode == 1
-        assert "read-only transaction" in told.stderr
+    told = pgrec(on_standby, "track", "ann", "item 1")
+    assert told.returncode == 1
+    assert "read-only transaction" in told.stderr
+
+
+@pytest.mark.full
+def test_a_worker_at_a_standby_says_so_and_waits_for_its_promotion(
+    on_standby: str, folded: list[str], faults: Faults, tmp_path: Path
+) -> None:
+    with psycopg.connect(on_standby, autocommit=True) as hot, worker(on_standby, tmp_path) as one:
         wait_until(lambda: one.said("it is a standby"))
         lines = len(one.lines())
         time.sleep(WATCHED_S)
         assert len(one.lines()) - lines < 10
+        wait_until(lambda: max(one.pauses()) > LONG_S)
         hot.execute("select pg_promote()")
         hot.execute("select rec.track('ann', 'item 1', p_dedupe_key => 'a')")
-        assert faults.survived(hot, [*keys, "a"]) == USERS + 1
+        assert faults.survived(hot, [*folded, "a"]) == USERS + 1
         assert one.process.poll() is None
 
 
