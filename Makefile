@@ -30,8 +30,9 @@ help:
 demo: .venv/.for-demo
 	@$(BIN)/pgrec demo $(ARGS)
 
+# Two at a time, each with a server of its own.
 test: .venv/.for-test
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 hostile: .venv/.for-test
 	@$(BIN)/python -m pytest tests/hostile --full --timeout 3600 $(ARGS)
