@@ -55,6 +55,7 @@ def make_old_partitions(db: Connection) -> None:
             f"create table rec.{name} partition of rec.events"
             f" for values from ('{first.isoformat()}') to ('{end.isoformat()}')"
         )
+        db.execute(f"alter table rec.{name} owner to rec_owner")
 
 
 def events(db: Connection, user: str, days_ago: Sequence[int], text: str | None = None) -> None:

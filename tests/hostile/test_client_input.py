@@ -64,6 +64,8 @@ LIKELY: Final[dict[str, SearchStrategy[Any]]] = {
     "domain": st.sampled_from(["d0", "d1"]),
     "filter": st.sampled_from([{}, {"brand": "Nord"}, {"n": float("nan")}, {1: 2}, CIRCLE, WELL]),
     "exclude_seen": st.booleans(),
+    "full": st.booleans(),
+    "patience_s": st.just(0.0),
     "diversity": st.floats(0, 1) | st.floats(),
     "seed": st.integers(),
     "occurred_at": MOMENTS,

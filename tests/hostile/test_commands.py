@@ -203,7 +203,7 @@ def check(result: Result) -> None:
     assert result.exit_code == 2 or not STEERING.search(result.output), result.output
     if result.exit_code == 2:
         assert "Error" in result.stderr
-    if result.exit_code == 1:
+    if result.exit_code == 1 and " red" not in result.stdout:  # which is what doctor is for
         said = result.stderr.rstrip("\n").split("\n")
         assert "pgrec: " in said[-1] or "Aborted." in said[-1], result.output
         assert sum("pgrec: " in line for line in said) <= 1
