@@ -84,6 +84,7 @@ class Loop:
                 self.drained = True
                 queue = await self._store.queue()
                 self._metrics.observe(queue)
+                await self._upkeep.hasten(queue)
                 if not once:
                     await self._sleep()
                 elif queue.pending == 0:

@@ -11,10 +11,11 @@ import structlog
 
 if TYPE_CHECKING:
     from worker.metrics import Metrics
-    from worker.store import Store
+    from worker.store import Queue, Store
 
 PARTITIONS_EVERY_S: Final = 6 * 3600.0
 REVIVE_EVERY_S: Final = 300.0
+HASTEN_EVERY_S: Final = 5.0
 RETENTION_EVERY_S: Final = 24 * 3600.0
 VACUUM_EVERY_S: Final = 600.0
 RETRY_S: Final = 60.0
@@ -30,6 +31,7 @@ class Upkeep:
         self._metrics = metrics
         self._partitions_due = 0.0
         self._revival_due = 0.0
+        self._hasting_due = 0.0
         self._retention_due = 0.0
         self._vacuum_due = 0.0
         self._cleaning: asyncio.Task[None] | None = None
@@ -44,6 +46,17 @@ class Upkeep:
             await self._store.revive()
         if (self._cleaning is None or self._cleaning.done()) and await self._to_clean(now):
             self._cleaning = asyncio.create_task(self._clean(now))
+
+    async def hasten(self, queue: Queue) -> None:
+        """
+        Have events tried again that wait for a vector though nothing is left to encode.
+
+        Whoever postponed them may not have committed yet when their vector came.
+        """
+        now = asyncio.get_running_loop().time()
+        if queue.pending and not queue.items_to_encode and now >= self._hasting_due:
+            self._hasting_due = now + HASTEN_EVERY_S
+            await self._store.hasten()
 
     async def finish(self) -> None:
         """Wait for the cleaning that is going on."""

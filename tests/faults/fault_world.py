@@ -56,9 +56,7 @@ class World:
         schema.migrate(engine)
         with engine.begin() as connection:
             # Nothing fades in this horizon, so that its mass is a number of clicks.
-            connection.exec_driver_sql(
-                "insert into rec.horizons values ('count', '10000 years', 0)"
-            )
+            connection.exec_driver_sql("insert into rec.horizons values ('count', '9000 years', 0)")
             connection.exec_driver_sql(
                 "insert into rec.items (item_id, title)"
                 f" select 'item ' || n, 'thing number ' || n from generate_series(1, {ITEMS}) n"
