@@ -108,7 +108,7 @@ class Client:
         dedupe_key: str | None = None,
     ) -> int | None:
         """
-        Log an event on an item, a text, or both, and return its id; None if the user is paused.
+        Log an event on an item, a text, or both, and return its id; None if it is not let in.
 
         Args:
             user_id: never empty.

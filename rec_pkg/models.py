@@ -111,7 +111,7 @@ class Event(Base):
     """
     What a user did, with an item, a text, or both. The log is append-only.
 
-    To take one back use `Client.undo`: to delete the row leaves its share in the interests.
+    To take one back use `Client.undo`: a row that is folded cannot be changed or deleted.
     An event of a paused user is not stored, and to flush such an object is an error; `Client.track`
     and `insert(Event)` pass it over.
     """

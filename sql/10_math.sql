@@ -67,12 +67,3 @@ return p_weight * case when p_neutral is null or p_value is null then 1
 comment on function rec.event_weight is
     'Weight of an event: that of its kind, times (value - neutral) / scale for kinds with a value, '
     'such as a rating; at most a thousand times that of its kind, whatever the value.';
-
--- rec.log_add(a, b) -> log2(2^a + 2^b), of two masses in log space
-create or replace function rec.log_add(p_a double precision, p_b double precision)
-returns double precision language sql immutable parallel safe
-return case when p_a is null then p_b when p_b is null then p_a
-    else greatest(p_a, p_b)
-        + ln(1 + rec.pow2(-abs(p_a - p_b))) / ln(2::double precision) end;
-comment on function rec.log_add is
-    'log2 of the sum of two masses that are given as their log2.';

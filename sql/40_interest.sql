@@ -32,7 +32,7 @@ as $$
         from share s
         union all
         select b.horizon, rec.decayed(b.interest, rec.decay(l.as_of - b.as_of, h.half_life)),
-            b.mass * rec.decay(l.as_of - b.as_of, h.half_life), l.as_of
+            rec.faded(b.mass, rec.decay(l.as_of - b.as_of, h.half_life)), l.as_of
         from base b join rec.horizons h using (horizon) cross join latest l
     ) t
     group by t.horizon, t.as_of;

@@ -79,7 +79,7 @@ begin
             using errcode = 'insufficient_privilege',
             hint = 'Their owner may, and from PostgreSQL 17 on whoever has MAINTAIN on all of them.';
     end if;
-    if v_erasures is null or not pg_try_advisory_lock(hashtextextended('rec.vacuum', 0)) then
+    if v_erasures is null then
         return;
     end if;
     return query
@@ -99,7 +99,7 @@ comment on function rec.begin_vacuum is
     'Statements for a session of its own, in autocommit, one after the other; then call '
     'rec.end_vacuum(erasures). Without index_cleanup a vacuum may leave index entries of few deleted '
     'rows. p_full rewrites the tables, which locks them, and leaves no old bytes in the files either. '
-    'No rows: nothing is to be cleared, something open still holds it, or another session is at it.';
+    'No rows: nothing is to be cleared, or something open still holds it.';
 
 -- rec.forget_statistics() -> number of columns whose statistics were dropped, of tables that are empty
 create or replace function rec.forget_statistics()
@@ -148,7 +148,6 @@ begin
     update rec.erasures e set cleared_at = clock_timestamp()
     where e.cleared_at is null and e.erasure_id = any(p_erasures);
     get diagnostics v_cleared = row_count;
-    perform pg_advisory_unlock(hashtextextended('rec.vacuum', 0));
     return v_cleared;
 end $$;
 comment on function rec.end_vacuum is

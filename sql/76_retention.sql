@@ -130,8 +130,6 @@ begin
             using errcode = 'lock_not_available';
     end if;
     perform rec.apply_users(v_waiting);
-    delete from rec.pending p
-    where p.user_id = any(v_waiting) and p.occurred_at >= p_from and p.occurred_at < p_before;
     with event as materialized (
         select e.user_id, e.at, e.weight, e.embedding,
             max(e.at) over (partition by e.user_id) as as_of
@@ -139,6 +137,9 @@ begin
         where e.occurred_at >= p_from and e.occurred_at < p_before
             and (p_users is null or e.user_id = any(p_users))
             and e.embedding is not null and e.weight is not null
+            and not exists (
+                select from rec.pending p
+                where p.user_id = e.user_id and p.event_id = e.event_id)
     ), batch as (
         select e.user_id, h.horizon, e.as_of,
             sum(rec.scaled(e.embedding, e.weight * rec.decay(e.as_of - e.at, h.half_life))) as interest,
@@ -153,10 +154,12 @@ begin
             select
                 rec.decayed(u.interest, rec.decay(excluded.as_of - u.as_of, h.half_life))
                 + rec.decayed(excluded.interest, rec.decay(u.as_of - excluded.as_of, h.half_life)),
-                u.mass * rec.decay(excluded.as_of - u.as_of, h.half_life)
-                + excluded.mass * rec.decay(u.as_of - excluded.as_of, h.half_life),
+                rec.faded(u.mass, rec.decay(excluded.as_of - u.as_of, h.half_life))
+                + rec.faded(excluded.mass, rec.decay(u.as_of - excluded.as_of, h.half_life)),
                 greatest(u.as_of, excluded.as_of)
             from rec.horizons h where h.horizon = excluded.horizon);
+    delete from rec.pending p
+    where p.user_id = any(v_waiting) and p.occurred_at >= p_from and p.occurred_at < p_before;
 end $$;
 comment on function rec.retire is
     'Before events of a time are dropped: fold what can be, give up what still waits, and add their '
@@ -213,10 +216,14 @@ begin
         or not pg_try_advisory_xact_lock(rec.texts_lock()) then
         return null;
     end if;
-    return case when rec.drop_texts(array(
+    if rec.drop_texts(array(
         select t.text_hash from rec.texts t
         where not exists (select from rec.events e where e.text_hash = t.text_hash) limit 5000
-    )) > 0 then 'vectors' end;
+    )) = 0 then
+        return null;
+    end if;
+    insert into rec.erasures default values;
+    return 'vectors';
 end $$;
 comment on function rec.drop_orphans is 'Drop vectors of texts that went with dropped events.';
 

@@ -17,9 +17,13 @@ comment on function rec.owns_data is
 create or replace view rec.visible_users with (security_invoker = true) as
 select e.user_id from rec.events e
 union
-select u.user_id from rec.user_interests u;
+select u.user_id from rec.user_interests u
+union
+select b.user_id from rec.interest_bases b
+union
+select p.user_id from rec.paused_users p;
 comment on view rec.visible_users is
-    'Users of whom the current role can see events or interests. To delete one is to forget him.';
+    'Users of whom the current role can see anything that is kept. To delete one is to forget him.';
 
 -- rec.visible_events: the events that the current role can see
 create or replace view rec.visible_events with (security_invoker = true) as

@@ -250,7 +250,7 @@ as $$
         from pg_class c left join pg_roles w on w.rolname = 'rec_worker'
         where c.relnamespace = 'rec'::regnamespace and c.relrowsecurity
             and c.relname in ('items', 'item_vectors', 'popularity', 'item_transitions', 'events',
-                'pending', 'user_interests', 'item_deltas', 'texts')) p
+                'pending', 'user_interests', 'interest_bases', 'item_deltas', 'paused_users', 'texts')) p
     cross join lateral rec.finding('policies', p.forced is not null, p.unseen is not null,
         coalesce('forced on the owner: ' || p.forced, 'no policy for rec_worker: ' || p.unseen,
             'none in the way'),

@@ -80,6 +80,7 @@ begin
             ('rec_worker', 'select, insert, update (embedding), delete', 'rec.item_vectors'),
             ('rec_worker', 'update (text)', 'rec.events'),
             ('rec_worker', 'select, update (cleared_at)', 'rec.erasures'),
+            ('rec_worker', 'select', 'rec.erasure_status'),
             ('rec_worker', 'select, insert', 'rec.texts'),
             ('rec_worker', 'select, insert, update (active)', 'rec.encoders'),
             ('rec_worker', 'select, update (attempts, retry_at, error), delete', 'rec.pending'),
@@ -128,16 +129,18 @@ begin
     end loop;
 
     -- Rights that an administrator may have to give. Where pgvector has a schema of its own, its types
-    -- and operators are out of reach without the first; by the second a worker sees whether anybody
-    -- can still read what was erased.
+    -- and operators are out of reach without the first; by the second whoever vacuums sees whether
+    -- anybody can still read what was erased.
     for v_change in
         select format('grant usage on schema %s to %I', v_home, r.rolname)
         from pg_roles r
         where r.rolname in ('rec_owner', 'rec_worker', 'rec_app', 'rec_analyst')
             and not has_schema_privilege(r.rolname, v_home, 'usage')
         union all
-        select 'grant pg_read_all_stats to rec_worker'
-        where not pg_has_role(to_regrole('rec_worker'), 'pg_read_all_stats', 'usage')
+        select format('grant pg_read_all_stats to %I', r.rolname)
+        from pg_roles r
+        where r.rolname in ('rec_owner', 'rec_worker')
+            and not pg_has_role(r.oid, 'pg_read_all_stats', 'usage')
     loop
         begin
             execute v_change;

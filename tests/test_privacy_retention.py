@@ -212,13 +212,16 @@ def test_strays_before_the_first_partition_go_too_and_their_texts(shop: Connecti
     assert_close(replayed(shop, "cas") | replayed(shop, "ann") | replayed(shop, "bob"), before)
 
 
-def test_what_was_never_folded_goes_without_a_share(shop: Connection) -> None:
-    events(shop, "ann", [170], "not encoded")
+@pytest.mark.parametrize("text", ["not encoded", None])
+def test_what_was_never_folded_goes_without_a_share(shop: Connection, text: str | None) -> None:
+    events(shop, "ann", [170], text)
+    shop.execute("update rec.pending set retry_at = 'infinity', error = 'parked'")
     before = stored(shop)
     shop.execute("update rec.settings set events_kept = '90 days'")
     retain(shop)
     assert shop.execute("select count(*) from rec.pending").fetchone() == (0,)
     assert_close(stored(shop), before)
+    assert_close(replayed(shop, "ann") | replayed(shop, "bob"), before)
 
 
 def test_an_event_older_than_the_log_may_hold_is_not_let_in(shop: Connection) -> None:

@@ -53,7 +53,7 @@ RELATIONS: Final = {
         "texts": {"app": "select", "worker": "select, insert"},
         # what is dropped, and what is published
         "erasures": {"worker": "select, update(cleared_at)"},
-        "erasure_status": {},
+        "erasure_status": {"worker": "select"},
         "daily_counts": {"analyst": "select"},
         "item_counts": {"analyst": "select"},
         "releases": {"analyst": "select"},
@@ -109,7 +109,7 @@ OWNER: Final = """
     hash_text enqueue admit refuse_rewrite unqueue erasing forget_visible undo_visible
     steps_of recount retire months drop_partition drop_strays drop_bases drop_orphans
     drop_raw_texts released bounded_counts record_release
-    rebuild_user rebuild_collaborative lock_texts drop_texts retry_items log_add
+    rebuild_user rebuild_collaborative lock_texts drop_texts retry_items
     stage_items settle_items merge_items stage_events merge_events
     lock_space vectors_to_move sample_vectors item_vectors_after text_vectors_after interested_after
     move_interests activate_calibration check_movable make_next_vectors index_next_vectors

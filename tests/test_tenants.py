@@ -70,6 +70,13 @@ def fill(db: Connection, tenant: str) -> None:
             ],
         )
 
+    db.execute("insert into rec.paused_users (user_id) values (%s)", [f"{tenant}:quiet"])
+    db.execute(
+        "insert into rec.interest_bases (user_id, horizon, interest, mass, as_of)"
+        " select %s, horizon, array_fill(1, array[384])::vector, 1, '2024-01-01' from rec.horizons",
+        [f"{tenant}:gone"],
+    )
+
 
 def settle(db: Connection) -> None:
     """Encode and fold as the worker does, but for two events that stay in the queue."""
@@ -255,6 +262,22 @@ def test_a_user_of_another_tenant_is_like_one_who_was_never_there(shared: Connec
         assert foreign == missing, query
 
 
+def test_who_is_paused_and_what_was_kept_of_dropped_events_is_the_tenants_own(
+    shared: Connection,
+) -> None:
+    with acting(shared, "ten"):
+        seen = shared.execute(
+            "select user_id from rec.paused_users union select user_id from rec.interest_bases"
+        ).fetchall()
+        assert sorted(seen) == [("ten:gone",), ("ten:quiet",)]
+        assert shared.execute("select * from rec.interest('large:gone', now())").fetchall() == []
+        assert shared.execute("select rec.resume_user('large:quiet')").fetchone() == (False,)
+        assert shared.execute("select rec.forget_user('ten:quiet')").fetchone() == (0,)
+        assert shared.execute("select count(*) from rec.paused_users").fetchone() == (0,)
+    with acting(shared, "ten"), pytest.raises(psycopg.errors.InsufficientPrivilege):
+        shared.execute("select rec.pause_user('large:user 1')")
+
+
 def test_a_tenant_erases_its_own_users_alone(shared: Connection) -> None:
     count = "select count(*) from rec.events where user_id = %s"
     event = "select min(event_id) from rec.events where user_id = %s"
@@ -263,7 +286,7 @@ def test_a_tenant_erases_its_own_users_alone(shared: Connection) -> None:
     with acting(shared, "ten"):
         call = "select rec.undo_event('large:user 1', %s)"
         assert shared.execute(call, row).fetchone() == (False,)
-        assert shared.execute("delete from rec.visible_users").rowcount == USERS
+        assert shared.execute("delete from rec.visible_users").rowcount == USERS + 2
         shared.execute("reset role")
         assert shared.execute(count, ["large:user 1"]).fetchone() == (7,)
         assert shared.execute(count, ["ten:user 1"]).fetchone() == (0,)

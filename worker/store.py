@@ -95,7 +95,7 @@ class Cleaner:
 
 class Store:
     """
-    Two connections of a worker: one that works and one that listens.
+    The connections of a worker: one that works, one that listens, and one at times that cleans.
 
     The listener holds the sleepers' lock for its session, so it must reach the server directly and
     not through a transaction pooler.
@@ -173,12 +173,7 @@ class Store:
 
     async def _open(self) -> None:
         for connection in (self._work, self._listener):
-            await connection.execute(
-                "select set_config('tcp_keepalives_idle', '30', false),"
-                " set_config('tcp_keepalives_interval', '10', false),"
-                " set_config('tcp_keepalives_count', '3', false),"
-                " set_config('tcp_user_timeout', '30000', false)"
-            )
+            await _keep_alive(connection)
         await register_vector_async(self._work)
         await self._listener.execute("listen rec_events")
 
@@ -230,6 +225,7 @@ class Store:
         async with await psycopg.AsyncConnection.connect(
             self._conninfo, autocommit=True, application_name="pgrec worker (cleans)"
         ) as connection:
+            await _keep_alive(connection)
             yield Cleaner(connection)
 
     def transaction(self) -> Any:  # noqa: ANN401  # psycopg's own context manager
@@ -358,3 +354,13 @@ class Store:
         await cursor.execute(query, parameters)
         value: object = await cursor.fetchone()
         return value
+
+
+async def _keep_alive(connection: psycopg.AsyncConnection[Any]) -> None:
+    """Have the server notice soon that we are gone."""
+    await connection.execute(
+        "select set_config('tcp_keepalives_idle', '30', false),"
+        " set_config('tcp_keepalives_interval', '10', false),"
+        " set_config('tcp_keepalives_count', '3', false),"
+        " set_config('tcp_user_timeout', '30000', false)"
+    )

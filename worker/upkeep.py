@@ -11,7 +11,7 @@ import structlog
 
 if TYPE_CHECKING:
     from worker.metrics import Metrics
-    from worker.store import Queue, Store
+    from worker.store import Cleaner, Queue, Store
 
 PARTITIONS_EVERY_S: Final = 6 * 3600.0
 REVIVE_EVERY_S: Final = 300.0
@@ -89,20 +89,27 @@ class Upkeep:
         return now >= self._vacuum_due and await self._store.vacuum_due()
 
     async def _clean(self, now: float) -> None:
-        """Drop what the settings do not let stay, then vacuum what was deleted."""
+        """Drop what the settings do not let stay, and vacuum what was deleted, each by itself."""
         try:
             async with self._store.cleaner() as cleaner:
                 if now >= self._retention_due:
-                    self._retention_due = now + RETRY_S
-                    while (done := await cleaner.retain()) is not None:
-                        log.info("old data dropped", what=done)
-                    self._retention_due = now + RETENTION_EVERY_S
+                    await self._retain(cleaner, now)
                 if cleared := await cleaner.vacuum():
                     self._vacuum_due = now + VACUUM_EVERY_S
                     log.info("deleted rows of erasures cleared", erasures=cleared)
         except psycopg.Error as error:
             self._vacuum_due = now + VACUUM_EVERY_S
-            self._refused("old or erased data cannot be cleared now", error)
+            self._refused("erased data cannot be cleared now", error)
+
+    async def _retain(self, cleaner: Cleaner, now: float) -> None:
+        self._retention_due = now + RETRY_S
+        try:
+            while (done := await cleaner.retain()) is not None:
+                log.info("old data dropped", what=done)
+        except psycopg.Error as error:
+            self._refused("old data cannot be dropped now", error)
+        else:
+            self._retention_due = now + RETENTION_EVERY_S
 
     def _refused(self, what: str, error: psycopg.Error) -> None:
         self._metrics.failures.inc()

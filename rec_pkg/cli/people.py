@@ -160,7 +160,11 @@ def track(  # noqa: PLR0913  # an event has as many parts
     if as_json:
         print_json({"event_id": event_id})
     else:
-        console.print("not stored: the user is paused" if event_id is None else event_id)
+        console.print(
+            "not stored: the user is paused, or the log does not reach back so far"
+            if event_id is None
+            else event_id
+        )
 
 
 def export(user: User) -> None:

@@ -6,7 +6,6 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-import structlog
 import typer
 from hostile_input import ITEMS, ODD_JSON, ODD_TIMES, USERS, beyond_text, contents, hold, world
 from hypothesis import strategies as st
@@ -59,13 +58,6 @@ COMMANDS: Final = dict(commands(typer.main.get_command(app)))
 def db(server: str) -> Iterator[Connection]:
     with world(server) as connection:
         yield connection
-
-
-@pytest.fixture(autouse=True)
-def own_log() -> Iterator[None]:
-    """A worker that runs in this process logs to a stream which is closed when it ends."""
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="module")

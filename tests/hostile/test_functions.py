@@ -35,7 +35,6 @@ LEFT_OUT: Final = {
     "forget_visible": TRIGGER,
     "hash_text": TRIGGER,
     "index_next_vectors": STEP_OF_A_SWAP,
-    "log_add": ON_OWN_SUMS,
     "log_mass": ON_OWN_SUMS,
     "make_next_vectors": STEP_OF_A_SWAP,
     "merge_changes": ON_OWN_SUMS,
