@@ -197,18 +197,20 @@ def forget(
     Erase a user: events, interests, texts, and the part in every count. There is no way back.
 
     Deleted rows can be read from the files of the database until a vacuum has cleared them; a
-    worker does that by itself, and so do --wait and `pgrec vacuum`.
+    worker does that by itself, and so do --wait and `pgrec vacuum`, which rec_app may not.
     """
     if not yes:
         typer.confirm(f"Erase all that is kept of {cell(user)}?", abort=True, err=True)
     with open_client() as client:
         erased = client.forget(user)
-        if wait:
+        if as_json:
+            print_json({"events": erased})
+        else:
+            console.print(
+                f"{erased:,} events of {cell(user)} are erased, and all that came of them."
+            )
+        if wait:  # which a role may not be allowed to, and then it says so
             client.vacuum(patience_s=inf)
-    if as_json:
-        print_json({"events": erased})
-    else:
-        console.print(f"{erased:,} events of {cell(user)} are erased, and all that came of them.")
 
 
 def pause(user: User) -> None:
