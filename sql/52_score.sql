@@ -82,7 +82,11 @@ as $$
 begin
     p_latest := l2_normalize(p_latest);
     return query
-    with item as materialized (
+    with unit as materialized (
+        select extract(epoch from rec.moment(p_as_of))::double precision
+            / rec.seconds(s.popularity_half_life) as moment
+        from rec.settings s
+    ), item as materialized (
         select c.item_id, c.place, l2_normalize(v.embedding::vector) as unit, p.log_mass
         from unnest(p_items) with ordinality as c (item_id, place)
         left join rec.item_vectors v on v.item_id = c.item_id
@@ -98,14 +102,13 @@ begin
             coalesce((select max(-(c.unit <#> r.unit)) from recent r), 0) as closest,
             coalesce(f.strength, 0) as transition,
             coalesce(g.strength, 0) as together,
-            coalesce(ln(1 + rec.mass_at(
-                c.log_mass, n.popularity_half_life, rec.moment(p_as_of))), 0) as trend,
+            coalesce(ln(1 + rec.pow2(c.log_mass - n.moment)), 0) as trend,
             (coalesce(c.log_mass, '-infinity') = '-infinity')::integer::double precision as newness,
             (c.item_id in (select unnest(p_seen)))::integer::double precision as repeat,
             coalesce((select max(greatest(-(c.unit <#> d.unit), 0) * d.strength)
                 from disliked d), 0) as aversion
         from item c
-        cross join rec.settings n
+        cross join unit n
         left join unnest(p_next, p_next_strengths) as f (item_id, strength)
             on f.item_id = c.item_id
         left join unnest(p_companions, p_companion_strengths) as g (item_id, strength)
