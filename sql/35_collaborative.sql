@@ -220,11 +220,17 @@ create or replace function rec.popular(
 returns table (item_id text, mass double precision)
 language plpgsql stable rows 60
 set search_path from current
-set plan_cache_mode = force_custom_plan
+set plan_cache_mode = force_generic_plan
+set enable_sort = off
 as $$
 begin
     p_n := rec.list_length(p_n);
     p_filter := rec.attribute_filter(p_filter);
+    -- How many items pass a filter or a policy is known only to a plan of its own.
+    if p_domain is not null or p_filter <> '{}' or rec.hides_items() then
+        perform set_config('plan_cache_mode', 'force_custom_plan', true),
+            set_config('enable_sort', 'on', true);
+    end if;
     return query
     select p.item_id, rec.mass_at(p.log_mass, s.popularity_half_life, now())
     from rec.popularity p
@@ -233,7 +239,8 @@ begin
     where i.available and p.log_mass > '-infinity'
         and (p_domain is null or i.domain = p_domain)
         and (p_filter = '{}' or i.attributes @> p_filter)
-        and (p.item_id = any(p_exclude)) is not true
+        and p.item_id not in (select x.item_id from unnest(p_exclude) as x (item_id)
+            where x.item_id is not null)
     order by p.log_mass desc, p.item_id
     limit p_n;
 end $$;

@@ -67,7 +67,6 @@ comment on function rec.nearest is
 -- rec.hides_items() -> whether row-level policies may hide items from the current role
 create or replace function rec.hides_items()
 returns boolean language sql stable
-set search_path from current
 return row_security_active('rec.items') or row_security_active('rec.item_vectors');
 comment on function rec.hides_items is
     'Whether row-level policies may hide items from the current role. The index gives rows that they '
@@ -90,20 +89,24 @@ comment on function rec.prepare_search is
 
 -- rec.matches_few(limit, domain, filter) -> whether at most limit available items match
 create or replace function rec.matches_few(p_limit integer, p_domain text, p_filter jsonb)
-returns boolean language sql stable
+returns boolean language plpgsql stable
 set search_path from current
+set plan_cache_mode = force_generic_plan
 as $$
+begin
     -- Where all items match the index has none to skip, and is the faster way from a thousand on.
-    select count(few.matching) <= max(l.most) from (
-        select case when p_domain is null and p_filter = '{}' and not rec.hides_items()
-            then least(p_limit, 1000) else p_limit end as most
-    ) l left join lateral (
-        select true as matching from rec.items i
+    if p_domain is null and p_filter = '{}' and not rec.hides_items() then
+        return not exists (
+            select from rec.items i where i.available offset least(p_limit, 1000));
+    end if;
+    perform set_config('plan_cache_mode', 'force_custom_plan', true);
+    return not exists (
+        select from rec.items i
         where i.available
             and (p_domain is null or i.domain = p_domain)
             and (p_filter = '{}' or i.attributes @> p_filter)
-        limit l.most::bigint + 1) few on true;
-$$;
+        offset p_limit);
+end $$;
 comment on function rec.matches_few is
     'Whether so few items match that comparing all of them is faster than the index.';
 

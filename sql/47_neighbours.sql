@@ -7,16 +7,27 @@ create or replace function rec.neighbours(
 returns table (item_id text, path text)
 language plpgsql stable rows 500
 set search_path from current
-set plan_cache_mode = force_custom_plan
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_queries halfvec[];
     v_items text[];
 begin
-    select array_agg(distinct l2_normalize(u.query)::halfvec) into v_queries
-    from unnest(p_queries) as u (query) where vector_norm(u.query) > 0;
+    -- Directions that are all but equal have the same neighbours: the first of them is searched.
+    with direction as materialized (
+        select l2_normalize(u.query)::halfvec as query, u.place
+        from unnest(p_queries) with ordinality as u (query, place) where vector_norm(u.query) > 0
+    )
+    select array_agg(d.query order by d.place) into v_queries
+    from direction d
+    where not exists (
+        select from direction e where e.place < d.place and (e.query <=> d.query) < 0.001);
     if v_queries is null or p_n = 0 then
         return;
+    end if;
+    -- How many items pass a filter or a policy is known only to a plan of its own.
+    if p_domain is not null or p_filter <> '{}' or rec.hides_items() then
+        perform set_config('plan_cache_mode', 'force_custom_plan', true);
     end if;
     if not (select rec.matches_few(s.exact_limit, p_domain, p_filter) from rec.settings s) then
         v_items := rec.indexed_neighbours(v_queries, p_n, p_domain, p_filter, p_exclude);

@@ -25,6 +25,7 @@ declare
     v_shares double precision[];
     v_items text[];
     v_paths text[];
+    v_reranked boolean;
 begin
     p_k := rec.list_length(p_k);
     p_filter := rec.attribute_filter(p_filter);
@@ -33,9 +34,12 @@ begin
             using errcode = 'invalid_parameter_value';
     end if;
     select * into v_settings from rec.settings;
+    p_diversity := coalesce(p_diversity, v_settings.diversity);
     select * into v_user from rec.profile(p_user_id, p_as_of);
     select array_agg(t.centre order by t.topic), array_agg(t.share order by t.topic)
     into v_centres, v_shares from rec.topics(p_user_id, p_as_of) t;
+    -- One topic has the whole list anyway.
+    v_reranked := p_diversity > 0 or v_settings.balance > 0 and cardinality(v_centres) > 1;
     select array_agg(c.item_id order by c.place), array_agg(c.path order by c.place)
     into v_items, v_paths
     from rec.candidates(
@@ -60,12 +64,12 @@ begin
         from (
             select s.turn, s.score, v.embedding
             from scored s left join rec.item_vectors v on v.item_id = s.item_id
-            where s.turn <= v_settings.reranked
+            where s.turn <= v_settings.reranked and v_reranked
         ) b
+        having v_reranked
     ), picked as (
         select d.pick, d.place from best b cross join lateral rec.diversify(
-            b.scores, b.embeddings, b.topics, v_shares, p_k,
-            coalesce(p_diversity, v_settings.diversity), v_settings.balance) d
+            b.scores, b.embeddings, b.topics, v_shares, p_k, p_diversity, v_settings.balance) d
     ), ordered as materialized (
         select s.*, row_number() over (order by p.pick, s.turn) as rank
         from scored s left join picked p on p.place = s.turn
@@ -90,12 +94,17 @@ comment on function rec.recommend is
 
 -- rec.topic_of(embedding, centres) -> number of the topic that is closest to this vector
 create or replace function rec.topic_of(p_embedding halfvec, p_centres vector[])
-returns integer language sql immutable
+returns integer language plpgsql immutable
 set search_path from current
 as $$
-    select t.place::integer from unnest(p_centres) with ordinality as t (centre, place)
-    order by p_embedding::vector <=> t.centre limit 1;
-$$;
+begin
+    if cardinality(p_centres) = 1 then
+        return 1;
+    end if;
+    return (
+        select t.place from unnest(p_centres) with ordinality as t (centre, place)
+        order by p_embedding::vector <=> t.centre limit 1);
+end $$;
 comment on function rec.topic_of is 'The place of the centre that is closest by cosine.';
 
 -- rec.diversify(scores, embeddings, topics, shares, k, diversity, balance) -> places in the order of picking
