@@ -262,6 +262,8 @@ class RankerSettings(Base):
     minimum_cohort: Mapped[Filled[int]]
     privacy_budget: Mapped[Filled[float]]
     recount: Mapped[Filled[bool]]
+    session_weight: Mapped[Filled[float]]
+    session_half_life: Mapped[Filled[timedelta]]
 
 
 class Tuning(Base):

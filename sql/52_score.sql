@@ -30,7 +30,7 @@ create or replace function rec.profile(
     out interests vector[], out content vector, out latest vector, out recent vector[],
     out disliked vector[], out strengths double precision[], out seen text[],
     out next_items text[], out next_strengths double precision[],
-    out companions text[], out companion_strengths double precision[])
+    out companions text[], out companion_strengths double precision[], out session double precision)
 language plpgsql stable
 set search_path from current
 as $$
@@ -39,9 +39,12 @@ declare
     v_chosen text[];
 begin
     select * into v_settings from rec.settings;
-    select array_agg(i.interest), sum(rec.scaled(l2_normalize(i.interest), i.weight))
-    into interests, content
-    from rec.interest(p_user_id, p_as_of) i where i.weight > 0;
+    select array_agg(i.interest) filter (where i.weight > 0),
+        sum(rec.scaled(l2_normalize(i.interest), i.weight)) filter (where i.weight > 0),
+        case when count(*) = 0 then 0 else v_settings.session_weight
+            * rec.decay(rec.moment(p_as_of) - max(i.as_of), v_settings.session_half_life) end
+    into interests, content, session
+    from rec.interest(p_user_id, p_as_of) i;
     select sum(rec.scaled(l.embedding, l.weight)),
         array_agg(l2_normalize(l.embedding)) filter (where vector_norm(l.embedding) > 0)
     into latest, recent
@@ -63,14 +66,16 @@ comment on function rec.profile is
     'The interests of a user that have a direction; their unit vectors mixed (content); the sum of '
     'the last events and their unit vectors (latest, recent); the unit vectors of what he disliked and '
     'their strengths; what he has seen; and, in the order of its strength, what people went on to from '
-    'his latest items and what goes together with them, if settings.together_weight is not 0.';
+    'his latest items and what goes together with them, if settings.together_weight is not 0. session '
+    'is what is left of settings.session_weight since his last event.';
 
 -- rec.terms(items, profile, as_of) -> the terms of the score of each item
 create or replace function rec.terms(
     p_items text[], p_content vector, p_latest vector, p_recent vector[], p_disliked vector[],
     p_strengths double precision[], p_seen text[], p_next text[],
     p_next_strengths double precision[], p_companions text[],
-    p_companion_strengths double precision[], p_as_of timestamptz default null)
+    p_companion_strengths double precision[], p_session double precision,
+    p_as_of timestamptz default null)
 returns table (
     place bigint, item_id text, score double precision, content double precision, latest double precision,
     closest double precision, transition double precision, together double precision,
@@ -80,6 +85,12 @@ language plpgsql stable rows 500
 set search_path from current
 as $$
 begin
+    if not coalesce(0 <= all(p_strengths || p_next_strengths || p_companion_strengths || p_session)
+        and 1e6 > all(p_strengths || p_next_strengths || p_companion_strengths || p_session), true)
+    then
+        raise exception 'strengths must be between 0 and 1,000,000'
+            using errcode = 'invalid_parameter_value';
+    end if;
     p_latest := l2_normalize(p_latest);
     return query
     with unit as materialized (
@@ -100,9 +111,9 @@ begin
             coalesce(-(c.unit <#> p_content), 0) as content,
             coalesce(-(c.unit <#> p_latest), 0) as latest,
             coalesce((select max(-(c.unit <#> r.unit)) from recent r), 0) as closest,
-            coalesce(f.strength, 0) as transition,
-            coalesce(g.strength, 0) as together,
-            coalesce(ln(1 + rec.pow2(c.log_mass - n.moment)), 0) as trend,
+            (1 + p_session) * coalesce(f.strength, 0) as transition,
+            (1 + p_session) * coalesce(g.strength, 0) as together,
+            (1 - p_session) * coalesce(ln(1 + rec.pow2(c.log_mass - n.moment)), 0) as trend,
             (coalesce(c.log_mass, '-infinity') = '-infinity')::integer::double precision as newness,
             (c.item_id in (select unnest(p_seen)))::integer::double precision as repeat,
             coalesce((select max(greatest(-(c.unit <#> d.unit), 0) * d.strength)
@@ -143,11 +154,12 @@ as $$
     from rec.profile(p_user_id, p_as_of) u
     cross join lateral rec.terms(
         p_items, u.content, u.latest, u.recent, u.disliked, u.strengths, u.seen, u.next_items,
-        u.next_strengths, u.companions, u.companion_strengths, p_as_of) t;
+        u.next_strengths, u.companions, u.companion_strengths, u.session, p_as_of) t;
 $$;
 comment on function rec.score is
     'The score of items for a user, weighted by rec.settings: content (cosine to each horizon, '
     'mixed), latest (cosine to the last events), closest (the greatest cosine to any of them), '
     'transition (what people went on to), together (what they had shortly before or after; 0 while '
     'its weight is 0), trend (log of the decayed popularity), newness (1 if no event speaks for it '
-    'yet), repeat (1 if seen), and aversion (cosine to what he disliked).';
+    'yet), repeat (1 if seen), and aversion (cosine to what he disliked). In the middle of a visit '
+    'transition and together are greater and trend is smaller, by settings.session_weight.';

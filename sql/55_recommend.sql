@@ -53,7 +53,7 @@ begin
         from rec.terms(
             v_items, v_user.content, v_user.latest, v_user.recent, v_user.disliked,
             v_user.strengths, v_user.seen, v_user.next_items, v_user.next_strengths,
-            v_user.companions, v_user.companion_strengths, p_as_of) t
+            v_user.companions, v_user.companion_strengths, v_user.session, p_as_of) t
         -- An item further down has no chance unless places are drawn.
         order by t.score desc, t.place
         limit case when v_settings.exploration = 0 then greatest(v_settings.reranked, p_k) end
@@ -79,7 +79,7 @@ begin
         case when e.explored then 'explore' else v_paths[o.place] end
     from rec.explore(
         (select array_agg(o.item_id order by o.rank) from ordered o),
-        (select array_agg(exp(o.trend) - 1 order by o.rank) from ordered o),
+        (select array_agg(exp(o.trend / (1 - v_user.session)) - 1 order by o.rank) from ordered o),
         p_k, v_settings.exploration, p_user_id, p_seed) e
     join ordered o on o.rank = e.place
     left join rec.item_vectors v on v.item_id = o.item_id

@@ -79,7 +79,7 @@ def six_items(new_database: Callable[[], AbstractContextManager[str]]) -> Iterat
         )
         db.execute(
             "update rec.settings set transition_window = %s, latest_items = %s, latest_decay = %s,"
-            " transition_prior = %s, together_weight = 0.7, content_weight = 0",
+            " transition_prior = %s, together_weight = 0.7, content_weight = 0, session_weight = 0",
             [WINDOW, LATEST, DECAY, PRIOR],
         )
         yield db

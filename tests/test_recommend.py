@@ -238,7 +238,29 @@ def test_what_people_went_on_to_is_found(shop: Connection) -> None:
     click(shop, ["jazz-4"])
     assert recommend(shop)[0] == "ferns-4"
     row = shop.execute("select transition from rec.recommend('ann', 1)").fetchone()
-    assert row == (pytest.approx((8 / (8 + 5)) ** 0.5, abs=1e-3),)  # eight times, prior five
+    often = (8 / (8 + 5)) ** 0.5  # eight times, prior five
+    assert row == (pytest.approx(often * (1 + 0.5), abs=1e-3),)
+
+
+@pytest.mark.parametrize(("away", "left"), [("0 s", 1), ("1 day", 1 / 2), ("3 days", 1 / 8)])
+def test_in_a_visit_what_follows_counts_more_and_what_is_popular_less(
+    shop: Connection, away: str, left: float
+) -> None:
+    for number in range(8):
+        click(shop, ["jazz-4", "ferns-4"], user=f"user {number}")
+    fold(shop)
+    click(shop, ["jazz-4"])
+    moment = "(select max(occurred_at) from rec.events) + %s::interval"
+    asked = f"select transition, trend from rec.score('ann', array['ferns-4'], {moment})"
+
+    visiting = shop.execute(asked, [away]).fetchone()
+    shop.execute("update rec.settings set session_weight = 0")
+    usual = shop.execute(asked, [away]).fetchone()
+
+    assert visiting is not None
+    assert usual is not None
+    assert visiting[0] / usual[0] == pytest.approx(1 + 0.5 * left, abs=1e-3)
+    assert visiting[1] / usual[1] == pytest.approx(1 - 0.5 * left, abs=1e-3)
 
 
 def test_similar_items_are_of_the_same_kind_and_not_the_item_itself(shop: Connection) -> None:

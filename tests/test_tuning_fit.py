@@ -41,7 +41,9 @@ def choices(weights: Sequence[float], n: int = 4000, seed: int = 0) -> Sample:
     best = worth.argmax(axis=1)
     rows = np.arange(n)
     terms[rows, 0], terms[rows, best] = terms[rows, best], terms[rows, 0].copy()
-    return Sample(terms.astype(np.float32), np.ones((n, 20), dtype=np.bool_), np.ones(n))
+    return Sample(
+        terms.astype(np.float32), np.ones((n, 20), dtype=np.bool_), np.ones(n), np.zeros(n)
+    )
 
 
 def test_the_weights_by_which_people_chose_are_found() -> None:
@@ -77,7 +79,8 @@ def test_what_would_turn_positive_without_a_negative_one_stays() -> None:
 def test_data_that_a_term_separates_give_finite_weights() -> None:
     terms = np.zeros((500, 20, 2), dtype=np.float32)
     terms[:, 0, 0] = 1
-    sample = Sample(terms, np.ones((500, 20), dtype=np.bool_), np.ones(500))
+    able = np.ones((500, 20), dtype=np.bool_)
+    sample = Sample(terms, able, np.ones(500), np.zeros(500))
 
     weights = fit(sample, range(2))
 
@@ -101,10 +104,24 @@ def test_a_choice_counts_by_its_weight() -> None:
         np.concatenate([usual.terms, reverse.terms]),
         np.concatenate([usual.possible, reverse.possible]),
         np.repeat([1.0, 0.0], 2000),
+        np.zeros(4000),
     )
 
     assert fit(sample, [0]) == pytest.approx(fit(usual, [0]), rel=0.01)
     assert abs(fit(replace(sample, weights=np.ones(4000)), [0], free={0})[0]) < 0.1
+
+
+def test_what_a_visit_lifts_is_weighed_as_lifted() -> None:
+    """The first term counts double for half of the choices, and the second not at all."""
+    sample = choices([1, 1])
+    lift = np.ones((4000, 2))
+    lift[::2] = [2, 0]
+    lifted = choices([1, 0]).terms
+    mixed = np.where(np.arange(4000)[:, None, None] % 2, sample.terms, lifted)
+    mixed[::2, :, 0] /= 2
+
+    assert fit(replace(sample, terms=mixed), range(2), lift=lift) == pytest.approx([1, 1], abs=0.08)
+    assert fit(replace(sample, terms=mixed), range(2)) != pytest.approx([1, 1], abs=0.2)
 
 
 # Examples
@@ -177,7 +194,7 @@ def test_ndcg_is_that_of_one_right_answer_in_the_first_ten() -> None:
 def ranks(task: Task, term: str) -> list[float]:
     weights = np.zeros((len(SHAPE.columns), 1))
     weights[SHAPE.places([term], 0.7, DAY_S)] = 1
-    return [float(rank) for rank in task.ranks(lambda _: weights)[:, 0]]
+    return [float(rank) for rank in task.ranks(lambda _, __: weights)[:, 0]]
 
 
 def test_ranks_are_among_what_the_user_has_not_seen_and_ties_are_halved() -> None:
@@ -315,6 +332,26 @@ def test_the_half_life_by_which_people_choose_is_found() -> None:
 
     assert choice.half_life_s == DAY_S
     assert weights["trend"] > 0
+
+
+def visits() -> Log:
+    """Within an hour people go on to the next item; who comes back takes what many had last."""
+    generator = np.random.default_rng(6)
+    users, items, at = [], [], []
+    for day in range(300):
+        user, hot = day % 60, day // 10 % N_ITEMS
+        first = int((hot + generator.integers(0, 2)) % N_ITEMS)
+        for step in range(3):
+            users.append(user)
+            items.append((first + 7 * step) % N_ITEMS)
+            at.append(day * DAY_S / 2 + step * 600)
+    log = as_log(users, items)
+    log.at[:] = at
+    return log
+
+
+def test_a_session_weight_is_found_where_visits_differ_from_returns() -> None:
+    assert searched(visits())[0].session > 0
 
 
 def test_the_same_seed_finds_the_same() -> None:

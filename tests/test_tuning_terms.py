@@ -67,6 +67,8 @@ class Ranking:
     short_s: int
     long_s: int
     long_weight: float
+    session_weight: float
+    session_hours: float
 
 
 chosen_items = st.sampled_from([item for item in ITEMS if item != BLANK])
@@ -97,6 +99,8 @@ rankings = st.builds(
     st.sampled_from((60, 7200)),
     st.sampled_from((3600, 30 * 86_400)),
     st.sampled_from((0.0, 0.5, 3.0)),
+    st.sampled_from((0.0, 0.5, 0.9)),
+    st.sampled_from((1.0, 1000.0)),
 )
 
 
@@ -129,13 +133,16 @@ def write_log(db: Connection, ranking: Ranking, events: Sequence[Happening]) -> 
     )
     db.execute(
         "update rec.settings set transition_window = %s, latest_items = %s, transition_prior = %s,"
-        " popularity_half_life = %s, transition_half_life = %s, together_weight = 1",
+        " popularity_half_life = %s, transition_half_life = %s, together_weight = 1,"
+        " session_weight = %s, session_half_life = %s",
         [
             ranking.window,
             ranking.latest_items,
             ranking.prior,
             timedelta(days=ranking.trend_days),
             timedelta(days=ranking.transition_days),
+            ranking.session_weight,
+            timedelta(hours=ranking.session_hours),
         ],
     )
     for horizon, half_life_s, weight in (
@@ -175,6 +182,7 @@ def read_shape(store: Store) -> Shape:
         window=now.window,
         prior=now.prior,
         transition_half_life_s=now.transition_half_life_s,
+        session_half_life_s=now.session_half_life_s,
     )
 
 
@@ -197,7 +205,8 @@ def test_the_terms_are_those_of_the_score(
 
     for place, question in Terms(log, shape).walk(asked):
         user = USERS[log.users[asked[place]]]
-        matrix = question.matrix(available)
+        lift = shape.lift(ranking.session_weight, np.array(question.presence))
+        matrix = question.matrix(available) * lift
         for decay in shape.decays:
             db.execute("update rec.settings set latest_decay = %s", [decay])
             rows = db.execute(

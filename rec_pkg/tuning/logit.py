@@ -7,7 +7,7 @@ the weights are those of the whole catalogue; drawn among the best candidates th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -29,28 +29,33 @@ class Sample:
     """
     n choices: `terms` (n, 1 + drawn, columns) with the chosen item first; `weights` (n,) of each.
 
-    `possible` (n, 1 + drawn) tells which of the drawn items compete.
+    `possible` (n, 1 + drawn) tells which of the drawn items compete, `presence` (n,) how much of a
+    visit was left.
     """
 
     terms: NDArray[np.float32]
     possible: Flags
     weights: Floats
+    presence: Floats
 
     def rows(self, chosen: Flags) -> Sample:
         """Return some of the choices."""
-        return Sample(self.terms[chosen], self.possible[chosen], self.weights[chosen])
+        return Sample(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
 
-def fit(sample: Sample, columns: Sequence[int], free: Collection[int] = ()) -> Floats:
+def fit(
+    sample: Sample, columns: Sequence[int], free: Collection[int] = (), lift: Floats | None = None
+) -> Floats:
     """
     Return the weights (columns,) of greatest likelihood, none below 0 but those that are `free`.
 
-    What would be negative is left out, the most negative first, and has the weight 0.
+    What would be negative is left out, the most negative first, and has the weight 0. The terms
+    are multiplied by `lift` (n, all columns) if there is one.
     """
     weights = np.zeros(len(columns))
     kept = list(range(len(columns)))
     while kept:
-        found = _unbounded(sample, [columns[place] for place in kept], weights[kept])
+        found = _unbounded(sample, [columns[place] for place in kept], weights[kept], lift)
         weights[:] = 0
         weights[kept] = found
         wrong = [place for place in kept if weights[place] < 0 and columns[place] not in free]
@@ -60,7 +65,9 @@ def fit(sample: Sample, columns: Sequence[int], free: Collection[int] = ()) -> F
     return weights
 
 
-def _unbounded(sample: Sample, columns: Sequence[int], first: Floats) -> Floats:
+def _unbounded(
+    sample: Sample, columns: Sequence[int], first: Floats, lift: Floats | None
+) -> Floats:
     """
     Return the weights (columns,) of greatest likelihood, held small by a ridge.
 
@@ -69,6 +76,8 @@ def _unbounded(sample: Sample, columns: Sequence[int], first: Floats) -> Floats:
     concave.
     """
     terms = sample.terms[:, :, list(columns)]
+    if lift is not None:
+        terms *= lift[:, None, list(columns)].astype(np.float32)
     scale = terms.reshape(-1, len(columns)).std(axis=0, dtype=np.float64)
     scale[scale == 0] = 1
     terms = (terms - terms[:, :1]) / scale.astype(np.float32)

@@ -19,7 +19,7 @@ from rec_pkg.progress import silent
 from rec_pkg.ranking_metrics import accuracy, bootstrap
 from rec_pkg.tuning.examples import able_events, examples, split
 from rec_pkg.tuning.log import NONE
-from rec_pkg.tuning.search import CONTENT, Choice, Search, Task
+from rec_pkg.tuning.search import CONTENT, Choice, Search, Task, lifts
 from rec_pkg.tuning.terms import TERMS, Shape, Terms
 
 if TYPE_CHECKING:
@@ -110,7 +110,9 @@ def fit(replay: Replay, options: Options, on_progress: OnProgress = silent) -> J
     """Return the settings that fit the log, beside those that hold, both judged."""
     now, shape = replay.settings, replay.learning.terms.shape
     search = Search(replay.learning, options.seed, on_progress)
-    present = Choice(TERMS, float(now.tunable["latest_decay"]), now.half_life_s)
+    present = Choice(
+        TERMS, float(now.tunable["latest_decay"]), now.half_life_s, now.tunable["session_weight"]
+    )
     choice, weights = search.best(replace(present, terms=search.telling))
     changed = _as_settings(choice, weights, shape)
     if changed["trend_weight"] > 0 and choice.half_life_s != now.half_life_s:
@@ -119,7 +121,9 @@ def fit(replay: Replay, options: Options, on_progress: OnProgress = silent) -> J
     after = dict(now.tunable) | changed
     old = _weights(now.tunable, present, shape)
     new = _weights(after, replace(choice, terms=TERMS), shape)
-    figures, better = _judged(replay.judging, old, new, on_progress)
+    figures, better = _judged(
+        replay.judging, (old, present.session), (new, choice.session), on_progress
+    )
     return Judgement(now.tunable, after, figures, better)
 
 
@@ -144,6 +148,7 @@ def _shape(settings: Settings, *, fresh: bool) -> Shape:
         window=settings.window,
         prior=settings.prior,
         transition_half_life_s=settings.transition_half_life_s,
+        session_half_life_s=settings.session_half_life_s,
         fresh=fresh,
     )
 
@@ -164,7 +169,7 @@ def _as_settings(choice: Choice, weights: Floats, shape: Shape) -> dict[str, Any
         f"{term}_weight": round(float(np.clip(fitted.get(term, 0.0), -MOST, MOST)), 4)
         for term in TERMS
     }
-    return settings | {"latest_decay": choice.decay}
+    return settings | {"latest_decay": choice.decay, "session_weight": choice.session}
 
 
 def _in_proportion(
@@ -180,10 +185,16 @@ def _in_proportion(
 
 
 def _judged(
-    task: Task, old: Floats, new: Floats, on_progress: OnProgress
+    task: Task, old: tuple[Floats, float], new: tuple[Floats, float], on_progress: OnProgress
 ) -> tuple[dict[str, Any], bool]:
-    """Return the figures of both rankers, of the gain, and whether it is real."""
-    ranks = task.ranks(lambda _: np.stack([old, new], axis=1), on_progress)
+    """
+    Return the figures of both rankers, of the gain, and whether it is real.
+
+    A ranker is the weights of its columns and its `session_weight`.
+    """
+    weights, sessions = np.stack([old[0], new[0]], axis=1), (old[1], new[1])
+    shape = task.terms.shape
+    ranks = task.ranks(lambda _, presence: weights * lifts(shape, sessions, presence), on_progress)
     before, after = accuracy(ranks[:, 0]), accuracy(ranks[:, 1])
     gain = {name: after[name] - before[name] for name in before}
     figures = {

@@ -16,7 +16,7 @@ import numpy as np
 
 from rec_pkg.progress import silent
 from rec_pkg.tuning.logit import Sample, fit
-from rec_pkg.tuning.terms import TERMS
+from rec_pkg.tuning.terms import LIFTED, TERMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,6 +34,8 @@ MOST_LEFT_OUT: Final = 2
 FREE: Final = frozenset({"repeat"})
 """Terms that may speak against an item: having seen it may."""
 CONTENT: Final = frozenset({"content", "latest", "closest"})
+SESSIONS: Final = (0.0, 0.25, 0.5, 0.75)
+"""What is tried for `session_weight`."""
 BONUSES: Final = tuple(step / 4 for step in range(17))
 """What is tried in favour of an item without events, in the unit of the score: log odds."""
 GIVEN_UP: Final = 0.6
@@ -45,12 +47,13 @@ class Choice:
     """
     A form of the ranker: its terms, and the values of the settings they are computed with.
 
-    `bonus` is the weight of newness at the least.
+    `session` is `session_weight`, `bonus` the weight of newness at the least.
     """
 
     terms: tuple[str, ...]
     decay: float
     half_life_s: float
+    session: float = 0.0
     bonus: float = 0.0
 
 
@@ -84,28 +87,31 @@ class Task:
         shape = (len(self.events), 1 + size)
         terms = np.empty((*shape, len(self.terms.shape.columns)), dtype=np.float32)
         possible = np.ones(shape, dtype=np.bool_)
+        presence = np.zeros(len(self.events))
         for done, (place, question) in enumerate(self.terms.walk(self.events), 1):
             drawn = generator.choice(self.competing, size, replace=False)
             terms[place] = question.matrix(np.concatenate([[question.target], drawn]))
             possible[place, 1:] = ~self._barred(question, drawn)
+            presence[place] = question.presence
             on_progress("draw", done, len(self.events))
-        return Sample(terms, possible, self.weights)
+        return Sample(terms, possible, self.weights, presence)
 
     def ranks(
         self,
-        rankers: Callable[[int], NDArray[np.floating]],
+        rankers: Callable[[int, float], NDArray[np.floating]],
         on_progress: OnProgress = silent,
     ) -> Floats:
         """
         Return the ranks (n, rankers) of the events' items among all that compete; ties halved.
 
-        `rankers` gives for the place of an event the weights (columns, rankers) that rank it.
+        `rankers` gives for the place of an event and the presence of its user the weights
+        (columns, rankers) that rank it.
         """
         found: list[Floats] = [np.zeros(0)] * len(self.events)
         for done, (place, question) in enumerate(self.terms.walk(self.events), 1):
             others = self.competing[~self._barred(question, self.competing)]
             items = np.concatenate([[question.target], others])
-            scores = question.matrix(items).astype(np.float64) @ rankers(place)
+            scores = question.matrix(items).astype(np.float64) @ rankers(place, question.presence)
             above = (scores[1:] > scores[0]).sum(axis=0)
             level = (scores[1:] == scores[0]).sum(axis=0)
             found[place] = 1 + above + level / 2
@@ -127,7 +133,7 @@ def weights_of(choice: Choice, sample: Sample, shape: Shape) -> Floats:
     columns = shape.places(choice.terms, choice.decay, choice.half_life_s)
     free = {column for column, term in zip(columns, choice.terms, strict=True) if term in FREE}
     weights = np.zeros(len(shape.columns))
-    weights[columns] = fit(sample, columns, free)
+    weights[columns] = fit(sample, columns, free, shape.lift(choice.session, sample.presence))
     if "newness" in choice.terms:
         newness = shape.places(["newness"], choice.decay, choice.half_life_s)
         weights[newness] = np.maximum(weights[newness], choice.bonus)
@@ -158,8 +164,9 @@ class Search:
         """
         Return the best form and the weights (columns,) that all examples give it.
 
-        The values first, where those of `first` win ties; then up to two terms are left out if
-        that gains more than a standard error; then newness gets the weight that brings most.
+        The values first, where those of `first` win ties, and what a visit counts; then up to two
+        terms are left out if that gains more than a standard error; then newness gets the weight
+        that brings most.
         """
         shape = self._task.terms.shape
         half_lives_s = shape.half_lives_s if "trend" in first.terms else (first.half_life_s,)
@@ -169,6 +176,9 @@ class Search:
         ]
         others = [choice for choice in values if choice != first]
         best = self._first_unless_better([first, *others], chance=0.0)
+        if LIFTED.keys() & set(best.terms):
+            sessions = [replace(best, session=session) for session in SESSIONS]
+            best = self._first_unless_better([best, *sessions], chance=0.0)
         best = self._first_unless_better([best, *with_fewer_terms(best)], chance=1.0)
         if "newness" in best.terms:
             best = self._with_bonus(best)
@@ -176,7 +186,7 @@ class Search:
 
     def _first_unless_better(self, choices: Sequence[Choice], chance: float) -> Choice:
         """Return the best choice, or the first one unless the gain is `chance` standard errors."""
-        gains = self._ndcgs(self._weights(choices))
+        gains = self._ndcgs(self._weights(choices), [choice.session for choice in choices])
         gains = gains - gains[:, :1]
         means = gains.mean(axis=0)
         best = int(np.argmax(means))
@@ -193,7 +203,7 @@ class Search:
         newness = self._task.terms.shape.places(["newness"], choice.decay, choice.half_life_s)
         weights = np.repeat(self._weights([choice]), len(choices), axis=2)
         weights[:, newness] = np.maximum(weights[:, newness], BONUSES)
-        values = self._ndcgs(weights)
+        values = self._ndcgs(weights, [choice.session] * len(choices))
         means, brought = values.mean(axis=0), values[self._new].sum(axis=0)
         best = int(np.argmax(means))
         allowed = GIVEN_UP * self._new.mean() * means[best]
@@ -223,11 +233,22 @@ class Search:
                 self._on_progress("fit", fold * len(choices) + number + 1, FOLDS * len(choices))
         return weights
 
-    def _ndcgs(self, weights: Floats) -> Floats:
+    def _ndcgs(self, weights: Floats, sessions: Sequence[float]) -> Floats:
         """Return the nDCG@10 (events, choices), each user ranked by what the others taught."""
         task, folds = self._task, self._folds
-        ranks = task.ranks(lambda place: weights[folds[place]], self._on_progress)
+
+        def rankers(place: int, presence: float) -> Floats:
+            lifted = lifts(task.terms.shape, sessions, presence)
+            return np.asarray(weights[folds[place]] * lifted)
+
+        ranks = task.ranks(rankers, self._on_progress)
         return np.asarray(ndcg(ranks) * (task.weights / task.weights.mean())[:, None])
+
+
+def lifts(shape: Shape, sessions: Sequence[float], presence: float) -> Floats:
+    """Return by what the columns grow (columns, sessions) for each value of `session_weight`."""
+    given = np.array(presence)
+    return np.stack([shape.lift(session, given) for session in sessions], axis=1)
 
 
 def with_fewer_terms(choice: Choice) -> list[Choice]:

@@ -31,6 +31,7 @@ class Settings:
     window: int
     prior: float
     transition_half_life_s: float
+    session_half_life_s: float
 
 
 class Store:
@@ -45,7 +46,8 @@ class Store:
             *self._one(
                 "select rec.tunable_settings(), extract(epoch from popularity_half_life)::float8,"
                 " latest_items, transition_window, transition_prior,"
-                " extract(epoch from transition_half_life)::float8 from rec.settings"
+                " extract(epoch from transition_half_life)::float8,"
+                " extract(epoch from session_half_life)::float8 from rec.settings"
             )
         )
 

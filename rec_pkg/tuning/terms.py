@@ -5,7 +5,9 @@ Steps are counted without the limits to the strongest that the SQL has.
 
 Aversion is negative here, since its weight is taken away.
 
-Some depend on a setting that is to be chosen: those have a column for each of its values.
+Some depend on a setting that is to be chosen: those have a column for each of its values. Those
+that a running visit lifts or lowers are given as they are outside of any; `Shape.lift` says by how
+much.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ TERMS: Final = (
 )
 BY_DECAY: Final = frozenset({"latest", "transition", "together"})
 BY_HALF_LIFE: Final = frozenset({"trend"})
+LIFTED: Final = {"transition": 1.0, "together": 1.0, "trend": -1.0}
+"""By what of `session_weight` a term grows right after an event."""
 NO_DIRECTION: Final = 1e-3
 TINY: Final = float(np.finfo(np.float64).tiny)
 BLOCK: Final = 10_000
@@ -58,6 +62,7 @@ class Shape:
     window: int = 10
     prior: float = 5.0
     transition_half_life_s: float = 1000 * 86_400.0
+    session_half_life_s: float = 86_400.0
     fresh: bool = False
 
     @property
@@ -75,6 +80,11 @@ class Shape:
         value = dict.fromkeys(BY_DECAY, decay) | dict.fromkeys(BY_HALF_LIFE, half_life_s)
         places = {column: place for place, column in enumerate(self.columns)}
         return [places[term, value.get(term)] for term in terms]
+
+    def lift(self, session: float, presence: Floats) -> Floats:
+        """Return by what the columns grow (..., columns) with a `session_weight`, by presence."""
+        signs = np.array([LIFTED.get(term, 0.0) for term, _ in self.columns])
+        return np.asarray(1 + session * presence[..., None] * signs)
 
 
 class Terms:
@@ -149,8 +159,16 @@ class Question:
         items = np.unique(self._log.items[marked])
         return np.asarray(items[items != NONE])
 
+    @property
+    def presence(self) -> float:
+        """Return what is left of a visit: 1 right after an event of the user, 0 before any."""
+        if len(self._encoded) == 0:
+            return 0.0
+        away = self._moment - self._log.at[self._encoded].max()
+        return float(np.exp2(-away / self._terms.shape.session_half_life_s))
+
     def matrix(self, items: Integers) -> Vectors:
-        """Return the terms of items, (items, columns of the shape)."""
+        """Return the terms of items outside of any visit, (items, columns of the shape)."""
         vectors = self._log.item_vectors[items]
         content, latest, closest, aversion = self._compared(vectors)
         transition, together = self._followed
