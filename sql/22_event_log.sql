@@ -26,6 +26,30 @@ for each row when (
     or (new.text is not null and new.text is distinct from old.text))
 execute function rec.refuse_rewrite();
 
+-- rec.keep_unread() -> trigger: a text that is still to be encoded stays
+create or replace function rec.keep_unread()
+returns trigger language plpgsql security definer
+set search_path = rec, pg_temp
+as $$
+begin
+    if exists (select from rec.pending p where p.user_id = old.user_id and p.event_id = old.event_id)
+        and not exists (select from rec.texts t where t.text_hash = old.text_hash)
+    then
+        raise exception 'the text of event % is not encoded yet', old.event_id
+            using errcode = 'restrict_violation',
+            hint = 'Drop it once the event is folded, or take the whole event back by '
+                'rec.undo_event(user_id, event_id).';
+    end if;
+    return new;
+end $$;
+comment on function rec.keep_unread() is
+    'Trigger of rec.events: a text whose event waits for its vector is not dropped, for then it would '
+    'wait for ever.';
+
+create or replace trigger keep_unread before update of text on rec.events
+for each row when (old.text is not null and new.text is null)
+execute function rec.keep_unread();
+
 -- rec.unqueue() -> trigger: an event that is not folded yet leaves the queue; the others stay
 create or replace function rec.unqueue()
 returns trigger language plpgsql security definer

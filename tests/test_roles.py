@@ -106,7 +106,7 @@ EVERYBODY: Final = """
     health_log health_queue health_tables
 """
 OWNER: Final = """
-    hash_text enqueue admit refuse_rewrite unqueue erasing forget_visible undo_visible
+    hash_text enqueue admit refuse_rewrite keep_unread unqueue erasing forget_visible undo_visible
     steps_of recount retire months drop_partition drop_strays drop_bases drop_orphans
     drop_raw_texts released bounded_counts record_release
     rebuild_user rebuild_collaborative lock_texts drop_texts retry_items

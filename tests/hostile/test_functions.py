@@ -35,6 +35,7 @@ LEFT_OUT: Final = {
     "forget_visible": TRIGGER,
     "hash_text": TRIGGER,
     "index_next_vectors": STEP_OF_A_SWAP,
+    "keep_unread": TRIGGER,
     "log_mass": ON_OWN_SUMS,
     "make_next_vectors": STEP_OF_A_SWAP,
     "merge_changes": ON_OWN_SUMS,

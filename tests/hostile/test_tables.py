@@ -186,6 +186,14 @@ def test_the_text_of_an_event_may_be_dropped_and_its_key_be_set_anew(db: Connect
         assert kept.fetchall() == [(None, False)]
 
 
+def test_the_text_of_an_event_that_is_still_to_be_encoded_stays(db: Connection) -> None:
+    with db.transaction(force_rollback=True):
+        db.execute("insert into rec.events (user_id, text) values ('u0', 'never read')")
+        with pytest.raises(psycopg.errors.RestrictViolation, match="not encoded yet") as refused:
+            db.execute("update rec.events set text = null where text = 'never read'")
+        assert "rec.undo_event" in (refused.value.diag.message_hint or "")
+
+
 def test_a_folded_event_is_not_deleted_and_a_waiting_one_leaves_the_queue(db: Connection) -> None:
     before = contents(db)
     with pytest.raises(psycopg.errors.RestrictViolation, match="part of what is stored") as refused:
