@@ -83,3 +83,7 @@ class WorkerSilent(RecError):
 
 class Pooled(RecError):
     """NOTIFY gets lost on the way, as in a transaction pooler; name the server's own address."""
+
+
+class Leak(RecError):
+    """A list could have been made from what was not known at its moment."""

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from rec_pkg.errors import Leak
 from rec_pkg.evaluation.data import Event
 from rec_pkg.evaluation.protocols import Case
-from rec_pkg.evaluation.replay import Leak, guard
+from rec_pkg.evaluation.replay import guard
 from rec_pkg.evaluation.store import Store
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from rec_pkg.evaluation.baselines import Material, RecentPopularity, sequences_o
 from rec_pkg.evaluation.protocols import time_plan
 from rec_pkg.progress import silent
 from rec_pkg.ranking_metrics import CUT, NOBODY, SHOWN, Answers, accuracy
+from rec_pkg.tuning.run import DECAYS, HALF_LIVES_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -41,10 +42,8 @@ LEARNERS: Final[Mapping[str, Callable[[Material], Scorer]]] = {
 }
 RECENT: Final = "recent_popularity"
 NAMES: Final = ("content", "popularity", RECENT, "item_knn", "sequential_rules", "ease", "tfidf")
-DECAYS: Final = (0.3, 0.5, 0.7, 0.9)
-DAY_S: Final = 86_400.0
-HALF_LIVES_S: Final = tuple(days * DAY_S for days in (0.25, 1, 7, 30, 180))
 USUAL: Final = 0.7
+USUAL_HALF_LIFE_S: Final = 7 * 86_400.0
 VALIDATED: Final = 500
 REFITS: Final = 10
 
@@ -87,7 +86,7 @@ class Contest:
         trial = time_plan(plan.log, keep_seen=self.keep_seen, disliking=self.disliking)
         trial = trial.sample(VALIDATED)
         chosen = {name: USUAL for name in NAMES if name != "popularity"}
-        chosen[RECENT] = HALF_LIVES_S[2]
+        chosen[RECENT] = USUAL_HALF_LIFE_S
         if self.content:
             chosen["content"] = self.content.decay
         if not trial.cases:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from rec_pkg.errors import RecError
+from rec_pkg.errors import Leak
 from rec_pkg.evaluation.protocols import TEST_USERS
 from rec_pkg.progress import silent
 from rec_pkg.ranking_metrics import NOBODY, SHOWN, Answers
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     from rec_pkg.ranking_metrics import Floats, Integers
 
 STEP: Final = "rec.recommend"
-
-
-class Leak(RecError):
-    """A list could have been made from what was not known at its moment."""
 
 
 def guard(store: Store, case: Case, *, fresh: bool) -> None:
