@@ -9,12 +9,14 @@ language plpgsql stable rows 60
 set search_path from current
 set hnsw.iterative_scan = 'strict_order'
 set hnsw.ef_search = 100
-set plan_cache_mode = force_custom_plan
+set plan_cache_mode = force_generic_plan
+set enable_sort = off
 as $$
 declare
     v_query halfvec;
     v_items text[];
     v_similarities double precision[];
+    v_filtered boolean;
     v_few boolean;
 begin
     if p_query is null or vector_norm(p_query) = 0 or rec.list_length(p_n) = 0 then
@@ -22,9 +24,11 @@ begin
     end if;
     p_filter := rec.attribute_filter(p_filter);
     v_query := l2_normalize(p_query)::halfvec;
+    v_filtered := p_domain is not null or p_filter <> '{}';
+    -- The closest that pass a filter are further away than the closest of all.
+    perform rec.prepare_search(v_filtered, case when v_filtered then 2 else 1 end);
     select rec.matches_few(s.exact_limit, p_domain, p_filter) into v_few from rec.settings s;
     if not v_few then
-        perform rec.prepare_search();
         select array_agg(h.item_id order by h.distance), array_agg(1 - h.distance order by h.distance)
         into v_items, v_similarities
         from (
@@ -72,20 +76,31 @@ comment on function rec.hides_items is
     'Whether row-level policies may hide items from the current role. The index gives rows that they '
     'hide, so it is looked through further then.';
 
--- rec.prepare_search() -> nothing; how far searches look through the index until the function returns
-create or replace function rec.prepare_search()
+-- rec.prepare_search(filtered, depth) -> nothing; how far searches look through the index until the function returns
+create or replace function rec.prepare_search(p_filtered boolean, p_depth double precision default 1)
 returns void language sql stable
 set search_path from current
 as $$
+    -- How many items pass a filter or a policy is known only to a plan of its own; one for all cases
+    -- keeps to the index only if sorting is discouraged.
     select set_config(
-            'hnsw.ef_search', case when rec.hides_items() then 1000 else s.ef_search end::text, true),
+            'plan_cache_mode', case when p_filtered or rec.hides_items()
+                then 'force_custom_plan' else 'force_generic_plan' end, true),
+        set_config(
+            'enable_sort',
+            case when p_filtered or rec.hides_items() then 'on' else 'off' end, true),
+        set_config(
+            'hnsw.ef_search', case when rec.hides_items() then 1000
+                else least(s.ef_search * p_depth, 1000)::integer end::text, true),
         set_config(
             'hnsw.iterative_scan',
             case when rec.hides_items() then 'relaxed_order' else 'strict_order' end, true)
     from rec.settings s;
 $$;
 comment on function rec.prepare_search is
-    'Set how many candidates HNSW keeps, for the caller that has a set clause for both settings.';
+    'Set how many candidates HNSW keeps, p_depth times settings.ef_search, and as many as there can '
+    'be where policies hide items; and whether searches are planned anew, as those among a part of '
+    'the items are. For a caller that has a set clause for each of these settings.';
 
 -- rec.matches_few(limit, domain, filter) -> whether at most limit available items match
 create or replace function rec.matches_few(p_limit integer, p_domain text, p_filter jsonb)

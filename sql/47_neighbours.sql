@@ -29,7 +29,11 @@ begin
     if p_domain is not null or p_filter <> '{}' or rec.hides_items() then
         perform set_config('plan_cache_mode', 'force_custom_plan', true);
     end if;
-    if not (select rec.matches_few(s.exact_limit, p_domain, p_filter) from rec.settings s) then
+    -- Those that match are read once for all directions, which pays for more of them.
+    if not (
+        select rec.matches_few(
+            (s.exact_limit * sqrt(cardinality(v_queries)))::integer, p_domain, p_filter)
+        from rec.settings s) then
         v_items := rec.indexed_neighbours(v_queries, p_n, p_domain, p_filter, p_exclude);
         if v_items is not null then
             return query select distinct u.item_id, 'hnsw' from unnest(v_items) as u (item_id);
@@ -69,12 +73,7 @@ as $$
 declare
     v_items text[];
 begin
-    perform rec.prepare_search();
-    -- How many items pass a filter or a policy is known only to a plan of its own.
-    if p_domain is not null or p_filter <> '{}' or rec.hides_items() then
-        perform set_config('plan_cache_mode', 'force_custom_plan', true),
-            set_config('enable_sort', 'on', true);
-    end if;
+    perform rec.prepare_search(p_domain is not null or p_filter <> '{}');
     -- What is to be left out is hashed once for all queries.
     select array_agg(n.item_id) into v_items
     from unnest(p_queries) as q (query) cross join lateral (
@@ -91,5 +90,4 @@ begin
 end $$;
 comment on function rec.indexed_neighbours is
     'The items that the index gives for each query, in one statement; NULL if it gave fewer than '
-    'p_n for one of them. Without a filter nothing is planned twice, and a plan for any length of list '
-    'keeps to the index only if sorting is discouraged.';
+    'p_n for one of them.';

@@ -56,7 +56,8 @@ begin
             v_user.companions, v_user.companion_strengths, v_user.session, p_as_of) t
         -- An item further down has no chance unless places are drawn.
         order by t.score desc, t.place
-        limit case when v_settings.exploration = 0 then greatest(v_settings.reranked, p_k) end
+        limit case when v_settings.exploration = 0
+            then greatest(case when v_reranked then v_settings.reranked else 0 end, p_k) end
     ), best as (
         select array_agg(b.score order by b.turn) as scores,
             array_agg(b.embedding order by b.turn) as embeddings,
@@ -82,7 +83,7 @@ begin
         (select array_agg(exp(o.trend / (1 - v_user.session)) - 1 order by o.rank) from ordered o),
         p_k, v_settings.exploration, p_user_id, p_seed) e
     join ordered o on o.rank = e.place
-    left join rec.item_vectors v on v.item_id = o.item_id
+    left join rec.item_vectors v on v.item_id = o.item_id and cardinality(v_centres) > 1
     order by e.rank;
 end $$;
 comment on function rec.recommend is

@@ -20,6 +20,7 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 ITEMS = 3000
 HNSW = "item_vectors_hnsw"
+LIST = "select * from rec.recommend('ann')"
 INTEREST = "(select interest from rec.user_interests where user_id = 'ann' and horizon = 'long')"
 
 
@@ -34,7 +35,9 @@ def full(new_database: Callable[[], AbstractContextManager[str]]) -> Iterator[Co
             " select 'user ' || n % 20, 'i' || n % 700 from generate_series(1, 5000) n"
         )
         db.execute("select rec.track('ann', 'i' || n) from generate_series(1, 5) n")
-        db.execute("select rec.apply_users('{ann}')")
+        db.execute("select rec.track('bob', 'i9')")
+        db.execute("select rec.apply_users('{ann,bob}')")
+        db.execute("select rec.track('bob', 'i9')")
         db.execute(
             "insert into rec.item_transitions select 'i' || n % 50, 'i' || n, random()"
             " from generate_series(0, 2999) n"
@@ -70,7 +73,7 @@ def indexes(db: Connection, query: str) -> set[str]:
     return {node["Index Name"] for node in nodes(row[0][0]["Plan"]) if "Index Name" in node}
 
 
-def nested_plans(db: Connection, query: str) -> list[str]:
+def nested_plans(db: Connection, query: str, *, analyze: bool = False) -> list[str]:
     """The plans of all statements that run inside the functions of `query`."""
     plans: list[str] = []
 
@@ -80,6 +83,7 @@ def nested_plans(db: Connection, query: str) -> list[str]:
     db.add_notice_handler(keep)
     db.execute("load 'auto_explain'")
     db.execute("set auto_explain.log_min_duration = 0; set auto_explain.log_nested_statements = on")
+    db.execute(f"set auto_explain.log_analyze = {analyze}")
     db.execute("set client_min_messages = log")
     db.execute(query)
     db.execute("reset client_min_messages")
@@ -97,7 +101,7 @@ def test_the_plain_query_of_an_analyst_uses_the_index(full: Connection, near: st
 
 
 def test_the_searches_inside_recommend_are_one_statement_on_the_index(full: Connection) -> None:
-    plans = nested_plans(full, "select * from rec.recommend('ann')")
+    plans = nested_plans(full, LIST)
     searches = [plan for plan in plans if "v.embedding <=> q.query" in plan]
     assert len(searches) == 1
     assert f"Index Scan using {HNSW}" in searches[0]
@@ -112,11 +116,78 @@ def test_a_single_search_uses_the_index(full: Connection) -> None:
 
 
 def test_a_list_looks_its_items_up_and_reads_the_transitions_once(full: Connection) -> None:
-    plans = nested_plans(full, "select * from rec.recommend('ann')")
+    plans = nested_plans(full, LIST)
     for table in ("item_vectors", "item_transitions"):
         assert not any(f"Seq Scan on {table}" in plan for plan in plans), table
     assert sum("from rec.item_transitions x" in plan for plan in plans) == 1
     assert not any("Gather" in plan for plan in plans)
+
+
+def test_a_list_reads_no_large_table_from_end_to_end(full: Connection) -> None:
+    """A count of whether a thousand items match stops there."""
+    plans = nested_plans(full, LIST)
+    large = r"Seq Scan on (items|item_vectors|item_transitions|events_\d+_\d+) .*rows=\d{2}"
+    scans = [plan for plan in plans if re.search(large, plan)]
+    assert len(scans) == 1
+    assert "offset least(p_limit, 1000)" in scans[0]
+
+
+def test_the_stored_and_the_pending_interest_are_found_by_their_keys(full: Connection) -> None:
+    with full.transaction(force_rollback=True):
+        full.execute("set local enable_seqscan = off")  # of a few rows
+        full.execute("discard plans")
+        plans = nested_plans(full, LIST)
+    sums = [plan for plan in plans if "from rec.user_interests u" in plan]
+    assert len(sums) == 1
+    for key in ("user_interests_pkey", "pending_pkey"):
+        assert re.search(rf"(using|on) {key} .*\n +Index Cond: \(+user_id = ", sums[0]), sums[0]
+
+
+@pytest.mark.parametrize("function", ["latest_shares", "dislikes", "topics"])
+def test_the_latest_events_come_from_the_index_of_the_user(full: Connection, function: str) -> None:
+    """In their order, so that reading stops as soon as there are enough."""
+    plans = nested_plans(full, f"select * from rec.{function}('user 1')")
+    latest = [plan for plan in plans if "from rec.event_vectors v" in plan]
+    assert len(latest) == 1
+    assert re.search(r"Index Scan Backward using events_\d+_\d+_pkey", latest[0]), latest[0]
+
+
+def test_what_people_went_on_to_comes_from_the_index_in_its_order(full: Connection) -> None:
+    plans = nested_plans(full, LIST)
+    steps = [plan for plan in plans if "from rec.item_transitions x" in plan]
+    assert len(steps) == 1
+    assert "using item_transitions_strongest" in steps[0]
+
+
+def test_a_list_without_a_filter_is_not_planned_anew(full: Connection) -> None:
+    """A plan for any arguments names them by number; one of its own has their values."""
+    plans = nested_plans(full, LIST)
+    for statement in ("v.embedding <=> q.query", "order by p.log_mass desc", "with scored as"):
+        found = [plan for plan in plans if statement in plan]
+        assert len(found) == 1, statement
+        assert "$" in found[0].split("cost=", 1)[1], statement
+
+
+def test_directions_that_are_all_but_equal_are_searched_once(full: Connection) -> None:
+    """One who only ever clicked on one item has one topic and two horizons in one direction."""
+    searches = {}
+    for user in ("ann", "bob"):
+        plans = nested_plans(full, f"select * from rec.recommend('{user}')", analyze=True)
+        found = [re.search(rf"using {HNSW} .*loops=(\d+)", plan) for plan in plans]
+        searches[user] = [int(match[1]) for match in found if match]
+    assert searches["bob"] == [1]
+    assert searches["ann"][0] > 1
+
+
+def test_more_rows_are_compared_for_more_interests(full: Connection) -> None:
+    call = "select * from rec.recommend('{}', p_filter => '{{\"rare\": true}}')"
+    with full.transaction(force_rollback=True):
+        full.execute("update rec.settings set exact_limit = 20, candidates = 10")  # of 30
+        compared = {
+            user: any("with matching" in plan for plan in nested_plans(full, call.format(user)))
+            for user in ("ann", "bob")
+        }
+    assert compared == {"ann": True, "bob": False}
 
 
 def test_a_list_among_few_rows_compares_them_once_for_all_interests(full: Connection) -> None:
@@ -152,14 +223,14 @@ def test_companions_are_found_by_both_indexes_of_transitions(full: Connection) -
 
 
 def test_a_term_without_weight_is_not_computed(full: Connection) -> None:
-    plans = nested_plans(full, "select * from rec.recommend('ann')")
+    plans = nested_plans(full, LIST)
     assert not any("item_transitions_arriving" in plan for plan in plans)
 
 
 def test_the_newest_items_to_explore_come_from_the_index(full: Connection) -> None:
     with full.transaction(force_rollback=True):
         full.execute("update rec.settings set exploration = 0.2")
-        plans = nested_plans(full, "select * from rec.recommend('ann')")
+        plans = nested_plans(full, LIST)
     newest = [plan for plan in plans if "order by i.created_at desc" in plan]
     assert newest
     assert all("using items_latest" in plan for plan in newest)
