@@ -26,7 +26,7 @@ begin
     v_query := l2_normalize(p_query)::halfvec;
     v_filtered := p_domain is not null or p_filter <> '{}';
     -- The closest that pass a filter are further away than the closest of all.
-    perform rec.prepare_search(v_filtered, case when v_filtered then 2 else 1 end);
+    perform rec.prepare_search(v_filtered, v_filtered);
     select rec.matches_few(s.exact_limit, p_domain, p_filter) into v_few from rec.settings s;
     if not v_few then
         select array_agg(h.item_id order by h.distance), array_agg(1 - h.distance order by h.distance)
@@ -76,8 +76,8 @@ comment on function rec.hides_items is
     'Whether row-level policies may hide items from the current role. The index gives rows that they '
     'hide, so it is looked through further then.';
 
--- rec.prepare_search(filtered, depth) -> nothing; how far searches look through the index until the function returns
-create or replace function rec.prepare_search(p_filtered boolean, p_depth double precision default 1)
+-- rec.prepare_search(filtered, far) -> nothing; how far searches look through the index until the function returns
+create or replace function rec.prepare_search(p_filtered boolean, p_far boolean default false)
 returns void language sql stable
 set search_path from current
 as $$
@@ -91,14 +91,14 @@ as $$
             case when p_filtered or rec.hides_items() then 'on' else 'off' end, true),
         set_config(
             'hnsw.ef_search', case when rec.hides_items() then 1000
-                else least(s.ef_search * p_depth, 1000)::integer end::text, true),
+                when p_far then least(s.ef_search * 2, 1000) else s.ef_search end::text, true),
         set_config(
             'hnsw.iterative_scan',
             case when rec.hides_items() then 'relaxed_order' else 'strict_order' end, true)
     from rec.settings s;
 $$;
 comment on function rec.prepare_search is
-    'Set how many candidates HNSW keeps, p_depth times settings.ef_search, and as many as there can '
+    'Set how many candidates HNSW keeps, settings.ef_search or twice as many, and as many as there can '
     'be where policies hide items; and whether searches are planned anew, as those among a part of '
     'the items are. For a caller that has a set clause for each of these settings.';
 

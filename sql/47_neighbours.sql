@@ -57,7 +57,8 @@ begin
     ) n;
 end $$;
 comment on function rec.neighbours is
-    'The p_n available items closest by cosine to each of some vectors, each item once, of a domain '
+    'The p_n available items closest by cosine to each of some vectors, each item once and each '
+    'direction once (up to a cosine of 0.999), of a domain '
     'and with attributes that contain p_filter. path is hnsw, or exact where few rows match.';
 
 -- rec.indexed_neighbours(queries, n, domain, filter, exclude) -> n items for each query, NULL if it has fewer

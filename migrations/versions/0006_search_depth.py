@@ -15,7 +15,7 @@ drop function if exists rec.prepare_search();
 DOWNGRADE = """
 alter table rec.settings alter column ef_search set default 100;
 update rec.settings set ef_search = 100 where ef_search = 400;
-drop function if exists rec.prepare_search(boolean, double precision);
+drop function if exists rec.prepare_search(boolean, boolean);
 """
 
 
