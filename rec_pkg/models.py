@@ -164,7 +164,12 @@ class UserInterest(Base):
 
 
 class ItemDelta(Base):
-    """What an event adds to `Popularity` (no `from_item`) or `ItemTransition`, until merged."""
+    """
+    What an event adds, until merged.
+
+    That is `amount` to the `Popularity` of its item, and `step` / distance to the `ItemTransition`
+    from each of `from_items`, of which the last is the nearest.
+    """
 
     __tablename__ = "item_deltas"
 
@@ -172,9 +177,10 @@ class ItemDelta(Base):
     delta_id: Mapped[int] = mapped_column(
         sa.BigInteger, sa.Identity(always=True), primary_key=True, insert_sentinel=True
     )
-    from_item: Mapped[str | None]
     to_item: Mapped[str]
     amount: Mapped[float]
+    from_items: Mapped[list[str]] = mapped_column(sa.ARRAY(sa.Text), server_default="{}")
+    step: Mapped[float] = mapped_column(server_default="1")
     at: Mapped[datetime]
 
 

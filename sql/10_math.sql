@@ -13,7 +13,7 @@ comment on function rec.pow2 is
 -- rec.seconds(half_life) -> its length, from a microsecond to 30 billion years
 create or replace function rec.seconds(p_half_life interval)
 returns double precision language sql immutable parallel safe
-return greatest(least(extract(epoch from p_half_life)::double precision, 1e18), 1e-6);
+return greatest(least(date_part('epoch', p_half_life), 1e18), 1e-6);
 comment on function rec.seconds is
     'A half-life in seconds, held where one may divide by it: the shortest that counts is the '
     'microsecond, the longest 1e18 seconds.';
@@ -21,10 +21,13 @@ comment on function rec.seconds is
 -- rec.decay(age, half_life) -> the share left of something of that age, 1 for the future
 create or replace function rec.decay(p_age interval, p_half_life interval)
 returns double precision language sql immutable parallel safe
-return rec.pow2(-greatest(extract(epoch from p_age), 0)::double precision
-    / rec.seconds(p_half_life));
+-- Each argument is named once, for otherwise the planner would not inline it; 2^-200 is taken away so
+-- that what is older than 200 half-lives leaves nothing.
+return power(2::double precision, -least(greatest(date_part('epoch', p_age), 0)
+    / rec.seconds(p_half_life), 200)) - 6.223015277861142e-61;
 comment on function rec.decay is
-    'Share 2^(-age / half_life) that is left after p_age; a negative age counts as none.';
+    'Share 2^(-age / half_life) that is left after p_age, nothing after 200 half-lives; a negative '
+    'age counts as none.';
 
 -- rec.faded(mass, share) -> share of the mass, 0 below 1e-30 of either
 create or replace function rec.faded(p_mass double precision, p_share double precision)
@@ -47,12 +50,14 @@ comment on function rec.scaled is
 -- rec.decayed(sum, factor) -> factor times sum, its components below 2^-84 flushed to zero
 create or replace function rec.decayed(p_sum vector, p_factor double precision)
 returns vector language sql immutable parallel safe
-return (rec.scaled(p_sum, p_factor)
+return case when p_factor = 1 then p_sum
+    else (rec.scaled(p_sum, p_factor)
         + array_fill(8.7e-19::real, array[vector_dims(p_sum)])::vector)
-    - array_fill(8.7e-19::real, array[vector_dims(p_sum)])::vector;
+    - array_fill(8.7e-19::real, array[vector_dims(p_sum)])::vector end;
 comment on function rec.decayed is
     'A decayed sum brought forward by p_factor. Adding and taking away 2^-60 leaves every component '
-    'above 2^-36 as it is and flushes those below 2^-84, so that sums can be scaled for ever.';
+    'above 2^-36 as it is and flushes those below 2^-84, so that sums can be scaled for ever. A factor '
+    'that is not a column keeps the planner from inlining it.';
 
 -- rec.event_weight(weight, neutral, scale, value) -> weight of an event of a kind with that value
 create or replace function rec.event_weight(

@@ -78,7 +78,8 @@ as $$
         select distinct on (e.text_hash) e.text_hash, e.text, e.user_id, e.event_id
         from (
             select p.user_id, p.event_id, p.occurred_at from rec.pending p
-            where p.has_text and p.retry_at <= now()
+            where p.has_text
+                and (p.retry_at <= now() or p.retry_at < 'infinity' and p.error is null)
         ) p
         join rec.events e using (user_id, occurred_at, event_id)
         where e.text is not null
@@ -90,7 +91,7 @@ as $$
 $$;
 comment on function rec.claim_texts is
     'Texts of queued events without a vector, one event for each, claimed until the end of the '
-    'transaction.';
+    'transaction. An event that was put off for want of this vector need not wait for its turn.';
 
 -- rec.store_items(fingerprint, items, hashes, embeddings) -> number of items that now have a vector
 create or replace function rec.store_items(

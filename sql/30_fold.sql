@@ -102,35 +102,38 @@ declare
     v_users text[];
     v_events bigint[];
     v_times timestamptz[];
+    v_items text[];
+    v_hashes bytea[];
+    v_chosen boolean[];
+    v_ats timestamptz[];
+    v_weights double precision[];
     v_folded integer;
 begin
-    -- An event that was deleted leaves the queue. One that lacks a vector waits, and one that never
-    -- can have one is parked.
-    delete from rec.pending p
-    using unnest(p_users, p_events, p_times) as c (user_id, event_id, occurred_at)
-    where p.user_id = c.user_id and p.event_id = c.event_id and p.user_id = any(p_users)
-        and not exists (
-            select from rec.events e
-            where e.user_id = c.user_id and e.occurred_at = c.occurred_at and e.event_id = c.event_id);
-    select
-        array_agg(e.user_id) filter (where e.ready), array_agg(e.event_id) filter (where e.ready),
-        array_agg(e.occurred_at) filter (where e.ready),
-        rec.postpone(
-            array_agg(e.user_id) filter (where not e.ready),
-            array_agg(e.event_id) filter (where not e.ready),
-            array_agg(e.occurred_at) filter (where not e.ready))
-    into v_users, v_events, v_times
-    from (
-        select e.user_id, e.event_id, e.occurred_at,
-            e.embedding is not null and e.weight is not null as ready
-        from unnest(p_users, p_events, p_times) as c (user_id, event_id, occurred_at)
-        join rec.event_vectors e using (user_id, event_id, occurred_at)
+    -- Each event is looked up by its key, so that the planner knows how many there are.
+    select array_agg(c.user_id), array_agg(c.event_id), array_agg(c.occurred_at),
+        array_agg(e.item_id), array_agg(e.text_hash), array_agg(e.chosen), array_agg(e.at),
+        array_agg(e.weight)
+    into v_users, v_events, v_times, v_items, v_hashes, v_chosen, v_ats, v_weights
+    from unnest(p_users, p_events, p_times) as c (user_id, event_id, occurred_at)
+    cross join lateral (
+        select e.item_id, e.text_hash, k.weight > 0 as chosen, least(e.occurred_at, e.received_at) as at,
+            rec.event_weight(k.weight, k.neutral, k.scale, e.value) as weight
+        from rec.events e join rec.event_kinds k on k.kind = e.kind
+        where e.user_id = c.user_id and e.occurred_at = c.occurred_at and e.event_id = c.event_id
+            and (e.item_id is null
+                or exists (select from rec.item_vectors v where v.item_id = e.item_id))
+            and (e.text_hash is null
+                or exists (select from rec.texts t where t.text_hash = e.text_hash))
+        limit 1
     ) e;
-    if v_users is null then
+    if cardinality(v_events) is distinct from cardinality(p_events) then
+        perform rec.set_aside(p_users, p_events, p_times, v_events);
+    end if;
+    if v_events is null then
         return 0;
     end if;
-    perform rec.add_shares(v_users, v_events, v_times);
-    perform rec.add_deltas(v_users, v_events, v_times);
+    perform rec.add_shares(v_users, v_items, v_hashes, v_ats, v_weights);
+    perform rec.add_deltas(v_users, v_events, v_times, v_items, v_chosen, v_ats, v_weights);
     if not (select s.keep_text from rec.settings s) then
         perform rec.drop_raw_texts_of(v_users, v_events, v_times);
     end if;
@@ -144,41 +147,81 @@ comment on function rec.fold_claimed is
     'Second half of rec.apply_users(): fold events whose rows in the queue, and whose users, this '
     'transaction holds.';
 
--- rec.add_shares(users, events, times) -> adds the shares of these events to the stored sums
-create or replace function rec.add_shares(p_users text[], p_events bigint[], p_times timestamptz[])
+-- rec.add_shares(users, items, hashes, ats, weights) -> nothing; the shares of events are added to the
+-- stored sums. Vectors are those of the items, of the texts with these hashes, or between both
+create or replace function rec.add_shares(
+    p_users text[], p_items text[], p_hashes bytea[], p_ats timestamptz[],
+    p_weights double precision[])
 returns void language sql volatile
 set search_path from current
 set plan_cache_mode = force_custom_plan
 as $$
-    with event as materialized (
-        select e.user_id, e.at, e.weight, e.embedding
-        from unnest(p_users, p_events, p_times) as c (user_id, event_id, occurred_at)
-        join rec.event_vectors e using (user_id, event_id, occurred_at)
+    with event as (
+        select e.* from unnest(p_users, p_items, p_hashes, p_ats, p_weights)
+            as e (user_id, item_id, text_hash, at, weight)
     ), latest as (
-        select user_id, max(at) as as_of from event group by user_id
+        select e.user_id, max(e.at) as as_of from event e group by e.user_id
     ), share as (
-        select e.user_id, l.as_of, h.horizon, e.embedding, e.weight * rec.decay(l.as_of - e.at, h.half_life) as weight
-        from event e join latest l using (user_id) cross join rec.horizons h
-    ), batch as (
-        select user_id, horizon, as_of, sum(rec.scaled(embedding, weight)) as interest,
-            sum(abs(weight)) as mass
-        from share group by user_id, horizon, as_of
+        -- kept apart, so that each is computed once
+        select e.user_id, h.horizon, l.as_of,
+            e.weight * rec.decay(l.as_of - e.at, h.half_life) as weight,
+            case
+                when e.text_hash is null then v.embedding::vector
+                when e.item_id is null then t.embedding::vector
+                else l2_normalize(v.embedding::vector + t.embedding::vector)
+            end as embedding
+        from event e join latest l using (user_id)
+        left join rec.item_vectors v on v.item_id = e.item_id
+        left join rec.texts t on t.text_hash = e.text_hash
+        cross join rec.horizons h
+        offset 0
+    ), batch as materialized (
+        select s.user_id, s.horizon, max(s.as_of) as as_of,
+            sum(rec.scaled(s.embedding, s.weight)) as interest, sum(abs(s.weight)) as mass
+        from share s group by s.user_id, s.horizon
     )
     insert into rec.user_interests as u (user_id, horizon, interest, mass, as_of)
     select b.user_id, b.horizon, b.interest, b.mass, b.as_of from batch b
     order by b.user_id, b.horizon
     on conflict (user_id, horizon) do update set
         (interest, mass, as_of) = (
-            select
-                rec.decayed(u.interest, rec.decay(excluded.as_of - u.as_of, h.half_life))
-                + rec.decayed(excluded.interest, rec.decay(u.as_of - excluded.as_of, h.half_life)),
-                rec.faded(u.mass, rec.decay(excluded.as_of - u.as_of, h.half_life))
-                + rec.faded(excluded.mass, rec.decay(u.as_of - excluded.as_of, h.half_life)),
+            select rec.decayed(u.interest, f.stored) + rec.decayed(excluded.interest, f.fresh),
+                rec.faded(u.mass, f.stored) + rec.faded(excluded.mass, f.fresh),
                 greatest(u.as_of, excluded.as_of)
-            from rec.horizons h where h.horizon = excluded.horizon);
+            from (
+                select rec.decay(excluded.as_of - u.as_of, h.half_life) as stored,
+                    rec.decay(u.as_of - excluded.as_of, h.half_life) as fresh
+                from rec.horizons h where h.horizon = excluded.horizon
+                offset 0
+            ) f);
 $$;
 comment on function rec.add_shares is
     'Add weight * 2^(-age / half_life) * vector of each event to the sum of each horizon.';
+
+-- rec.set_aside(users, events, times, folded) -> nothing; what was claimed and not folded waits, is
+-- parked, or leaves the queue
+create or replace function rec.set_aside(
+    p_users text[], p_events bigint[], p_times timestamptz[], p_folded bigint[])
+returns void language plpgsql volatile
+set search_path from current
+set plan_cache_mode = force_custom_plan
+as $$
+begin
+    delete from rec.pending p
+    using unnest(p_users, p_events, p_times) as c (user_id, event_id, occurred_at)
+    where p.user_id = c.user_id and p.event_id = c.event_id and p.user_id = any(p_users)
+        and (c.event_id = any(p_folded)) is not true
+        and not exists (
+            select from rec.events e
+            where e.user_id = c.user_id and e.occurred_at = c.occurred_at and e.event_id = c.event_id);
+    perform rec.postpone(
+        array_agg(c.user_id), array_agg(c.event_id), array_agg(c.occurred_at))
+    from unnest(p_users, p_events, p_times) as c (user_id, event_id, occurred_at)
+    where (c.event_id = any(p_folded)) is not true;
+end $$;
+comment on function rec.set_aside is
+    'An event that was deleted leaves the queue. One that lacks a vector waits, and one that never can '
+    'have one is parked.';
 
 -- rec.postpone(users, events, times) -> number of events that cannot be folded now
 create or replace function rec.postpone(p_users text[], p_events bigint[], p_times timestamptz[])

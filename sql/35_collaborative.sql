@@ -52,54 +52,71 @@ where not exists (
     select from rec.pending p where p.user_id = e.user_id and p.event_id = e.event_id);
 comment on view rec.folded_events is 'Events in which a user chose an item, and that are folded.';
 
--- rec.add_deltas(users, events, times) -> records what these events add to popularity and transitions
-create or replace function rec.add_deltas(p_users text[], p_events bigint[], p_times timestamptz[])
+-- rec.add_deltas(users, events, times, items, chosen, ats, weights) -> nothing; what these newly folded
+-- events add to popularity and transitions is recorded
+create or replace function rec.add_deltas(
+    p_users text[], p_events bigint[], p_times timestamptz[], p_items text[], p_chosen boolean[],
+    p_ats timestamptz[], p_weights double precision[])
 returns void language sql volatile
 set search_path from current
 set plan_cache_mode = force_custom_plan
+set work_mem = '64MB'
 as $$
     with fresh as materialized (
-        select e.user_id, e.event_id, e.occurred_at, e.item_id, e.at, e.weight
-        from unnest(p_users, p_events, p_times) as c (user_id, event_id, occurred_at)
-        join rec.chosen_events e using (user_id, event_id, occurred_at)
-    ), span as (
-        select f.user_id, min(f.occurred_at) as first_at, max(f.occurred_at) as last_at, s.transition_window as reach
-        from fresh f cross join rec.settings s group by f.user_id, s.transition_window
-    ), around as (
+        select c.user_id, c.event_id, c.occurred_at, c.item_id, c.at, c.weight
+        from unnest(p_users, p_events, p_times, p_items, p_chosen, p_ats, p_weights)
+            as c (user_id, event_id, occurred_at, item_id, chosen, at, weight)
+        where c.chosen and c.item_id is not null
+    ), span as materialized (
+        select f.*, s.transition_window as reach, array(
+            select p.event_id from rec.pending p
+            where p.user_id = f.user_id and p.event_id <> all(p_events)) as waiting
+        from (
+            select user_id, min(occurred_at) as first_at, max(occurred_at) as last_at,
+                array_agg(event_id) as events
+            from fresh group by user_id
+        ) f cross join rec.settings s
+    ), before as materialized (
         select n.* from span s cross join lateral (
-            (select e.user_id, e.event_id, e.occurred_at, e.item_id, e.at from rec.folded_events e
+            select e.user_id, e.event_id, e.occurred_at, e.item_id, e.at from rec.chosen_events e
             where e.user_id = s.user_id and e.occurred_at < s.first_at
-            order by e.occurred_at desc, e.event_id desc limit s.reach)
-            union all
-            select e.user_id, e.event_id, e.occurred_at, e.item_id, e.at from rec.folded_events e
+                and e.event_id <> all(s.waiting)
+            order by e.occurred_at desc, e.event_id desc limit s.reach
+        ) n
+    ), late as materialized (
+        -- folded before, and not before all that is fresh: their steps change
+        select n.* from span s cross join lateral (
+            (select e.user_id, e.event_id, e.occurred_at, e.item_id, e.at from rec.chosen_events e
             where e.user_id = s.user_id and e.occurred_at between s.first_at and s.last_at
+                and e.event_id <> all(s.events) and e.event_id <> all(s.waiting))
             union all
-            (select e.user_id, e.event_id, e.occurred_at, e.item_id, e.at from rec.folded_events e
+            (select e.user_id, e.event_id, e.occurred_at, e.item_id, e.at from rec.chosen_events e
             where e.user_id = s.user_id and e.occurred_at > s.last_at
+                and e.event_id <> all(s.waiting)
             order by e.occurred_at, e.event_id limit s.reach)
         ) n
     ), sequence as (
         select e.*, array_agg(e.item_id) over (
-            partition by e.user_id, e.sign order by e.occurred_at, e.event_id
+            partition by e.user_id, e.step order by e.occurred_at, e.event_id
             rows between (select s.transition_window from rec.settings s) preceding and 1 preceding
         ) as previous
         from (
-            select f.user_id, f.event_id, f.occurred_at, f.item_id, f.at, 1 as sign from fresh f
+            select f.user_id, f.event_id, f.occurred_at, f.item_id, f.at, f.weight, 1 as step, true as changes
+            from fresh f
             union all
-            select a.user_id, a.event_id, a.occurred_at, a.item_id, a.at, n.sign
-            from around a cross join (values (1), (-1)) as n (sign)
+            select b.*, 0, 1, false from before b
+            union all
+            select b.*, 0, -1, false from before b where b.user_id in (select l.user_id from late l)
+            union all
+            select l.*, 0, n.step, true from late l cross join (values (1), (-1)) as n (step)
         ) e
-    ), step as (
-        -- the steps with the fresh events, less the steps without them
-        select q.user_id, f.item_id as from_item, q.item_id as to_item, q.at,
-            q.sign * 1.0::double precision / (cardinality(q.previous) - f.place + 1) as amount
-        from sequence q cross join lateral unnest(q.previous) with ordinality as f (item_id, place)
     )
-    insert into rec.item_deltas (user_id, from_item, to_item, amount, at)
-    select t.user_id, t.from_item, t.to_item, sum(t.amount), t.at from step t
-    group by t.user_id, t.from_item, t.to_item, t.at having abs(sum(t.amount)) > 1e-9
-    union all
-    select f.user_id, null, f.item_id, f.weight, f.at from fresh f where f.weight > 0;
+    -- the steps with the fresh events, less the steps without them
+    insert into rec.item_deltas (user_id, to_item, amount, from_items, step, at)
+    select q.user_id, q.item_id, greatest(q.weight, 0), coalesce(q.previous, '{}'), sum(q.step), q.at
+    from sequence q
+    where q.changes and (q.weight > 0 or q.previous is not null)
+    group by q.user_id, q.event_id, q.item_id, q.at, q.weight, q.previous having sum(q.step) <> 0;
 $$;
 comment on function rec.add_deltas is
     'Record what newly folded events add: to popularity their weight, to transitions 1 / distance '
@@ -125,11 +142,19 @@ begin
     -- One row for each item and pair, handed on as arrays: of those the planner knows the length.
     with taken as (
         delete from rec.item_deltas d
-        returning d.from_item, d.to_item, d.amount,
-            rec.log_mass(1, d.at, case when d.from_item is null
-                then v_settings.popularity_half_life else v_settings.transition_half_life end) as unit
+        returning d.*
+    ), added as (
+        select null as from_item, t.to_item, t.amount,
+            rec.log_mass(1, t.at, v_settings.popularity_half_life) as unit
+        from taken t where t.amount <> 0
+        union all
+        select f.item_id, t.to_item, t.step / (cardinality(t.from_items) - f.place + 1), t.unit
+        from (
+            select t.*, rec.log_mass(1, t.at, v_settings.transition_half_life) as unit from taken t
+            offset 0
+        ) t cross join lateral unnest(t.from_items) with ordinality as f (item_id, place)
     ), dated as (
-        select t.*, max(t.unit) over (partition by t.from_item, t.to_item) as latest from taken t
+        select a.*, max(a.unit) over (partition by a.from_item, a.to_item) as latest from added a
     ), change as (
         select d.from_item, d.to_item, d.latest, sum(d.amount * rec.pow2(d.unit - d.latest)) as change
         from dated d group by d.from_item, d.to_item, d.latest

@@ -1,31 +1,26 @@
 -- What one user, or all, gave to popularity and transitions, told anew from the log.
 
--- rec.steps_of(user, without) -> all that the folded events of a user, or of all if NULL, give to others
+-- rec.steps_of(user, without) -> each folded event of a user, or of all if NULL, in which an item was
+-- chosen: what it gives to popularity, and the items before it, to the transitions from which it gives
 create or replace function rec.steps_of(p_user_id text, p_without bigint default null)
 returns table (
-    user_id text, from_item text, to_item text, amount double precision, at timestamptz)
+    user_id text, to_item text, amount double precision, from_items text[], at timestamptz)
 language sql stable
 set search_path from current
 set plan_cache_mode = force_custom_plan
 as $$
-    with sequence as (
-        select e.user_id, e.item_id, e.at, e.weight, array_agg(e.item_id) over (
-            partition by e.user_id order by e.occurred_at, e.event_id
-            rows between (select s.transition_window from rec.settings s) preceding and 1 preceding
-        ) as previous
-        from rec.folded_events e
-        where (p_user_id is null or e.user_id = p_user_id)
-            and (p_without is null or e.event_id <> p_without)
-    )
-    select s.user_id, null, s.item_id, s.weight, s.at from sequence s where s.weight > 0
-    union all
-    select s.user_id, f.item_id, s.item_id,
-        1.0::double precision / (cardinality(s.previous) - f.place + 1), s.at
-    from sequence s cross join lateral unnest(s.previous) with ordinality as f (item_id, place);
+    select e.user_id, e.item_id, greatest(e.weight, 0), coalesce(array_agg(e.item_id) over (
+        partition by e.user_id order by e.occurred_at, e.event_id
+        rows between (select s.transition_window from rec.settings s) preceding and 1 preceding
+    ), '{}'), e.at
+    from rec.folded_events e
+    where (p_user_id is null or e.user_id = p_user_id)
+        and (p_without is null or e.event_id <> p_without);
 $$;
 comment on function rec.steps_of is
-    'What folded events give to popularity (from_item is NULL) and to transitions: those of a user, '
-    'or of all; p_without leaves out one of them, as if it had never been.';
+    'What folded events give to popularity (amount) and to transitions, 1 / distance from each of '
+    'from_items, of which the last is the nearest: those of a user, or of all; p_without leaves out one '
+    'of them, as if it had never been.';
 
 -- rec.rebuild_collaborative() -> number of counts made anew from the event log
 create or replace function rec.rebuild_collaborative()
@@ -40,8 +35,8 @@ begin
     with waiting as (
         delete from rec.item_deltas
     )
-    insert into rec.item_deltas (user_id, from_item, to_item, amount, at)
-    select s.user_id, s.from_item, s.to_item, s.amount, s.at from rec.steps_of(null) s;
+    insert into rec.item_deltas (user_id, to_item, amount, from_items, at)
+    select s.user_id, s.to_item, s.amount, s.from_items, s.at from rec.steps_of(null) s;
     update rec.settings set recount = false where recount;
     return rec.merge_deltas();
 end $$;

@@ -58,14 +58,14 @@ begin
     if v_hashes is not null then
         perform pg_advisory_xact_lock(rec.texts_lock());
     end if;
-    insert into rec.item_deltas (user_id, from_item, to_item, amount, at)
-    select p_user_id, s.from_item, s.to_item, sum(s.amount), s.at
+    insert into rec.item_deltas (user_id, to_item, amount, from_items, step, at)
+    select p_user_id, s.to_item, sum(s.amount * s.step), s.from_items, sum(s.step), s.at
     from (
-        select o.from_item, o.to_item, o.amount, o.at from rec.steps_of(p_user_id, p_event_id) o
+        select o.*, 1 as step from rec.steps_of(p_user_id, p_event_id) o
         union all
-        select o.from_item, o.to_item, -o.amount, o.at from rec.steps_of(p_user_id) o
+        select o.*, -1 from rec.steps_of(p_user_id) o
     ) s
-    group by s.from_item, s.to_item, s.at having abs(sum(s.amount)) > 1e-9;
+    group by s.to_item, s.amount, s.from_items, s.at having sum(s.step) <> 0;
     delete from rec.pending p where p.user_id = p_user_id and p.event_id = p_event_id;
     perform rec.erasing(true);
     delete from rec.events e where e.user_id = p_user_id and e.event_id = p_event_id;

@@ -17,8 +17,8 @@ begin
     v_hashes := rec.lock_texts(p_user_id);
     perform pg_advisory_xact_lock(rec.texts_lock());
     perform pg_advisory_xact_lock(hashtextextended('rec.merge_deltas', 0));
-    insert into rec.item_deltas (user_id, from_item, to_item, amount, at)
-    select s.user_id, s.from_item, s.to_item, -s.amount, s.at from rec.steps_of(p_user_id) s;
+    insert into rec.item_deltas (user_id, to_item, amount, from_items, step, at)
+    select s.user_id, s.to_item, -s.amount, s.from_items, -1, s.at from rec.steps_of(p_user_id) s;
     perform rec.erasing(true);
     -- In one statement, so that both deletions see the same events.
     with erased as (

@@ -99,9 +99,14 @@ as $$
         'seen_items', to_jsonb(rec.seen_items(p_user_id)),
         'waiting_counts', coalesce((
             select jsonb_agg(jsonb_build_object(
-                'delta_id', d.delta_id, 'from_item', d.from_item, 'to_item', d.to_item,
-                'amount', d.amount, 'at', d.at) order by d.delta_id)
-            from rec.item_deltas d where d.user_id = p_user_id), '[]'));
+                'delta_id', d.delta_id, 'from_item', f.from_item, 'to_item', d.to_item,
+                'amount', f.amount, 'at', d.at) order by d.delta_id, f.place)
+            from rec.item_deltas d cross join lateral (
+                select null as from_item, d.amount, 0 as place where d.amount <> 0
+                union all
+                select n.item_id, d.step / (cardinality(d.from_items) - n.place + 1), n.place
+                from unnest(d.from_items) with ordinality as n (item_id, place)
+            ) f where d.user_id = p_user_id), '[]'));
 $$;
 comment on function rec.export_user is
     'All that is kept of a user, as a JSON object of this form, which changes only together with "format". '

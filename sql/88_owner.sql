@@ -43,9 +43,12 @@ begin
         where n.nspname = 'rec' and n.nspowner <> to_regrole('rec_owner')
         union all
         select format('alter %s %s owner to rec_owner',
-            case c.relkind when 'v' then 'view' else 'table' end, c.oid::regclass)
+            case c.relkind when 'v' then 'view' when 'S' then 'sequence' else 'table' end, c.oid::regclass)
         from pg_class c
-        where c.relnamespace = 'rec'::regnamespace and c.relkind in ('r', 'p', 'v')
+        where c.relnamespace = 'rec'::regnamespace
+            and (c.relkind in ('r', 'p', 'v')
+                or c.relkind = 'S' and not exists (
+                    select from pg_depend d where d.objid = c.oid and d.deptype in ('a', 'i')))
             and c.relowner <> to_regrole('rec_owner') and pg_has_role(c.relowner, 'usage')
         union all
         select format('alter routine %s owner to rec_owner', p.oid::regprocedure)

@@ -37,6 +37,8 @@ begin
         from (values
             -- Whoever may write an item may compute its hash, a generated column.
             ('public', 'execute', 'function rec.item_hash'),
+            -- Whoever may write an event may see whether each is looked at.
+            ('public', 'select', 'sequence rec.admits_all'),
             -- Each finds what it may see; without usage of the schema nobody gets here.
             ('public', 'execute', 'function rec.health, rec.finding, rec.health_server, '
                 'rec.health_rights, rec.health_settings, rec.health_vectors, rec.health_plan, '
@@ -93,7 +95,7 @@ begin
                 'rec.store_texts, rec.fail_item, rec.space_lock, rec.try_share_space, '
                 'rec.share_space, rec.make_partitions, rec.text_lock'),
             ('rec_worker', 'execute', 'function rec.apply_pending, rec.apply_users, rec.user_lock, '
-                'rec.add_shares, rec.add_deltas, rec.postpone, rec.hasten, rec.retry, rec.park, '
+                'rec.add_shares, rec.add_deltas, rec.set_aside, rec.postpone, rec.hasten, rec.retry, rec.park, '
                 'rec.oldest_pending, rec.merge_deltas, rec.merge_changes, rec.apply_event, '
                 'rec.fold_claimed, rec.texts_lock, rec.drop_raw_texts_of, rec.revive'),
             ('rec_worker', 'execute', 'function rec.apply_retention, rec.vacuum_due, rec.held_age, '

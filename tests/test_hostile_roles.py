@@ -212,6 +212,7 @@ def test_every_function_with_the_owners_rights_is_known_and_looks_nowhere_but_in
     ).fetchall()
     assert rows == [
         ("rec.admit", True),
+        ("rec.admit_some", True),
         ("rec.apply_retention", True),
         ("rec.enqueue", True),
         ("rec.forget_statistics", True),

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from rec_pkg.cli import app
 from rec_pkg.client import Client
 from rec_pkg.models import Event
+from rec_pkg.schema import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,6 +70,58 @@ def test_an_insert_and_a_copy_leave_the_rows_of_paused_users_out(paused: Connect
                 copy.write_row((user, "a"))
         assert cursor.rowcount == 1
     assert events(paused) == {"ann": 1, "bob": 2}
+
+
+def test_nothing_is_looked_up_while_nobody_was_ever_paused(db: Connection) -> None:
+    """What the trigger costs is paid from the first pause on."""
+    looked = "select pg_sequence_last_value('rec.admits_all') is null"
+    db.execute("select rec.track('ann', 'a'), rec.undo_event('ann', 1)")
+    assert db.execute(looked).fetchone() == (False,)
+    db.execute("select rec.pause_user('ann')")
+    assert db.execute(looked).fetchone() == (True,)
+
+
+@pytest.mark.parametrize("road", ["rec.pause_user", "insert", "copy"])
+def test_a_pause_counts_in_sessions_that_were_there_before(
+    db: Connection, database_url: str, road: str
+) -> None:
+    with psycopg.connect(database_url, autocommit=True) as other:
+        other.execute("insert into rec.events (user_id, item_id) values ('ann', 'a')")
+        if road == "copy":
+            with db.cursor().copy("copy rec.paused_users (user_id) from stdin") as copy:
+                copy.write_row(("ann",))
+        elif road == "insert":
+            db.execute("insert into rec.paused_users (user_id) values ('ann')")
+        else:
+            db.execute("select rec.pause_user('ann')")
+        other.execute("insert into rec.events (user_id, item_id) values ('ann', 'b'), ('bob', 'b')")
+    assert events(db) == {"ann": 1, "bob": 1}
+
+
+def test_a_pause_outlives_a_migration_and_counts_for_whom_the_sequence_is_closed(
+    db: Connection, engine: Engine
+) -> None:
+    db.execute("select rec.pause_user('ann')")
+    migrate(engine)
+    db.execute("insert into rec.events (user_id, item_id) values ('ann', 'b'), ('bob', 'b')")
+    db.execute("delete from rec.paused_users")
+    migrate(engine)
+    db.execute("select setval('rec.admits_all', 1, true)")
+    db.execute("alter table rec.paused_users disable trigger admit_some")
+    db.execute("select rec.pause_user('ann')")
+    db.execute("revoke all on sequence rec.admits_all from public")
+    role = f"writer_{db.info.dbname}"
+    db.execute(f"create role {role}")
+    try:
+        db.execute(f"grant usage on schema rec to {role}")
+        db.execute(f"grant insert (user_id, item_id) on rec.events to {role}")
+        db.execute(f"set role {role}")
+        db.execute("insert into rec.events (user_id, item_id) values ('ann', 'b'), ('bob', 'b')")
+    finally:
+        db.execute("reset role")
+        db.execute(f"drop owned by {role}")
+        db.execute(f"drop role {role}")
+    assert events(db) == {"bob": 2}
 
 
 def test_a_file_is_loaded_without_the_rows_of_paused_users(

@@ -81,7 +81,7 @@ RELATIONS: Final = {
         "events_default": {},
         "events_YYYY_MM": {},
     }.items()
-}
+} | {"admits_all": dict.fromkeys(ROLES, "select")}
 
 APP: Final = """
     track recommend explain similar_items popular next_items companion_items interest topics nearest
@@ -94,7 +94,7 @@ APP: Final = """
 WORKER: Final = """
     register_encoder check_encoder active_encoder claim_items claim_texts store_items store_texts
     fail_item space_lock try_share_space share_space make_partitions apply_pending apply_users
-    user_lock add_shares add_deltas postpone hasten retry park oldest_pending merge_deltas
+    user_lock add_shares add_deltas set_aside postpone hasten retry park oldest_pending merge_deltas
     merge_changes has_work sleep_lock try_sleep stop_sleeping seconds_to_retry add_mass
     text_lock apply_event fold_claimed texts_lock drop_raw_texts_of revive apply_retention
     vacuum_due held_age personal_tables begin_vacuum forget_statistics end_vacuum is_at_work
@@ -106,7 +106,8 @@ EVERYBODY: Final = """
     health_log health_queue health_tables
 """
 OWNER: Final = """
-    hash_text enqueue admit refuse_rewrite keep_unread unqueue erasing forget_visible undo_visible
+    hash_text enqueue admit admit_some refuse_rewrite keep_unread unqueue erasing forget_visible
+    undo_visible
     steps_of recount retire months drop_partition drop_strays drop_bases drop_orphans
     drop_raw_texts released bounded_counts record_release
     rebuild_user rebuild_collaborative lock_texts drop_texts retry_items

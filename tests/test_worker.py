@@ -346,6 +346,16 @@ def test_one_bad_text_does_not_hold_up_the_others(
     assert shelf.execute("select count(*) from rec.item_vectors").fetchone() == (4,)
 
 
+def test_a_text_that_came_just_before_a_fold_is_not_encoded_later_for_it(db: Connection) -> None:
+    """The fold puts it off for seconds; it has the vector by then."""
+    db.execute("select rec.track('ann', p_text => 'a warm coat')")
+    assert db.execute("select rec.apply_pending()").fetchone() == (0,)
+    assert db.execute("select retry_at > now() from rec.pending").fetchone() == (True,)
+    assert db.execute("select text from rec.claim_texts(8)").fetchall() == [("a warm coat",)]
+    db.execute("select rec.park(array['ann'], array[1::bigint], 'no')")
+    assert db.execute("select text from rec.claim_texts(8)").fetchall() == []
+
+
 def test_what_was_given_up_can_be_tried_again(
     shelf: Connection, database_url: str, squeamish: Encoder, encoder: Encoder
 ) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 LINGER_S: Final = 0.01
 LONGEST_LINGER_S: Final = 0.25
 SETTLING_S: Final = 0.2
+MOST_ROUNDS: Final = 16  # of texts before what waits is folded
 HEARING_S: Final = 5.0
 
 log = structlog.get_logger("worker")
@@ -104,7 +105,7 @@ class Loop:
         """
         rounds = 0
         while not self._stopping.is_set():
-            texts = await self._encode_texts()
+            texts = await self._encode_all_texts()
             folded = await self._fold()
             merged = await self._merge()
             items = await self._encode_items()
@@ -200,6 +201,16 @@ class Loop:
             if not is_passing(error):
                 await self._store.park(user_id, event_id, str(error))
         return False
+
+    async def _encode_all_texts(self) -> int:
+        """Encode texts for as long as there are new ones, though not for ever."""
+        encoded = 0
+        for _ in range(MOST_ROUNDS):
+            texts = await self._encode_texts()
+            encoded += texts
+            if not texts or self._stopping.is_set():
+                break
+        return encoded
 
     async def _encode_texts(self) -> int:
         return await self._in_the_active_space(self._encode_claimed_texts)

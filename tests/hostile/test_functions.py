@@ -20,9 +20,13 @@ ON_OWN_SUMS: Final = "arithmetic of sums, of a domain that CHECKs hold; test_tim
 STEP_OF_A_LIST: Final = "a step of rec.recommend, on arrays that it has made"
 OF_A_ROLE: Final = "asked by pgrec migrate of the role that it is; test_role_creation.py"
 TRIGGER: Final = "a trigger; test_tables.py"
+STEP_OF_A_FOLD: Final = "a step of rec.apply_users, on what it has read of claimed events"
 LEFT_OUT: Final = {
+    "add_deltas": STEP_OF_A_FOLD,
     "add_mass": ON_OWN_SUMS,
+    "add_shares": STEP_OF_A_FOLD,
     "admit": TRIGGER,
+    "admit_some": TRIGGER,
     "can_own": OF_A_ROLE,
     "copy_privileges": STEP_OF_A_SWAP,
     "decayed": ON_OWN_SUMS,

@@ -275,8 +275,10 @@ def test_a_late_event_counts_as_if_it_had_come_in_time(db: Connection) -> None:
         ).fetchone()
         assert apart == pytest.approx((0, 0), abs=1e-5)
         steps = (
-            "select from_item, to_item, round(sum(amount)::numeric, 6)::text from rec.item_deltas"
-            " where user_id = %s and from_item is not null group by 1, 2"
+            "select from_item, to_item, round(sum(amount)::numeric, 6)::text from ("
+            "  select f.item as from_item, to_item, step / (cardinality(from_items) - place + 1)"
+            "  from rec.item_deltas, unnest(from_items) with ordinality as f (item, place)"
+            "  where user_id = %s) as steps (from_item, to_item, amount) group by 1, 2"
             " having abs(sum(amount)) > 1e-9 order by 1, 2"
         )
         in_time = db.execute(steps, ["u"]).fetchall()
