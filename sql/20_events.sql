@@ -15,12 +15,16 @@ begin
         new.text := null;
     end if;
     new.text_hash := rec.content_hash(new.text);
+    if new.text_hash is not null
+        and not pg_try_advisory_xact_lock_shared(rec.rest_lock()) then
+        notify rec_events;
+    end if;
     new.received_at := least(new.received_at, now());
     return new;
 end $$;
 comment on function rec.hash_text() is
-    'Trigger of rec.events: the hash of the text, if there is one; nothing is received in the future; '
-    'a kind fits into the indexes.';
+    'Trigger of rec.events: the hash of the text, if there is one, for which a worker that rests is '
+    'woken; nothing is received in the future; a kind fits into the indexes.';
 
 create or replace trigger hash_text before insert on rec.events
 for each row when (
@@ -55,6 +59,14 @@ return 7161640126430381875;
 comment on function rec.sleep_lock() is
     'Key of the advisory lock that a worker holds while it sleeps; writers that cannot share it '
     'send a NOTIFY.';
+
+-- rec.rest_lock() -> key of the advisory lock that a resting worker holds
+create or replace function rec.rest_lock()
+returns bigint language sql immutable parallel safe
+return 7161640126430381878;
+comment on function rec.rest_lock() is
+    'Key of the advisory lock that a worker holds while it lets events gather, which count without it. '
+    'Writers of texts, which do not, send a NOTIFY if they cannot share it.';
 
 -- rec.track(user, item, kind, text, value, occurred_at, dedupe_key) -> event_id, of the event or of
 -- the one that came before with the same dedupe key; NULL if it is not let in

@@ -41,6 +41,21 @@ set search_path from current
 as $$ select pg_advisory_unlock(rec.sleep_lock()); $$;
 comment on function rec.stop_sleeping is 'Give up the lock of rec.try_sleep().';
 
+-- rec.try_rest() -> whether writers of texts notify this session from now on
+create or replace function rec.try_rest()
+returns boolean language sql volatile
+set search_path from current
+as $$ select pg_try_advisory_lock(rec.rest_lock()); $$;
+comment on function rec.try_rest is
+    'Try to take the lock of those who rest. Texts that came before are found by one more look.';
+
+-- rec.stop_resting() -> whether this session held the lock of those who rest
+create or replace function rec.stop_resting()
+returns boolean language sql volatile
+set search_path from current
+as $$ select pg_advisory_unlock(rec.rest_lock()); $$;
+comment on function rec.stop_resting is 'Give up the lock of rec.try_rest().';
+
 -- rec.seconds_to_retry(longest) -> seconds until a postponed event is due, at most longest
 create or replace function rec.seconds_to_retry(p_longest double precision)
 returns double precision language sql stable

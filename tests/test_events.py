@@ -130,6 +130,31 @@ def test_nobody_falls_asleep_while_a_writer_would_not_notify(
             assert second.execute("select rec.try_sleep()").fetchone() == ("guarded",)
 
 
+def test_a_resting_worker_is_woken_by_texts_alone(db: Connection, database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as worker:
+        worker.execute("listen rec_events")
+        assert worker.execute("select rec.try_rest()").fetchone() == (True,)
+        db.execute("select rec.track('a', 'x')")
+        assert notifications(worker) == 0
+        db.execute("select rec.track('a', p_text => 'a warm coat')")
+        assert [n.payload for n in worker.notifies(timeout=2, stop_after=1)] == [""]
+        worker.execute("select rec.stop_resting()")
+        db.execute("select rec.track('a', p_text => 'a cold drink')")
+        assert notifications(worker) == 0
+
+
+def test_nobody_rests_while_a_writer_of_a_text_would_not_notify(
+    db: Connection, database_url: str
+) -> None:
+    with psycopg.connect(database_url) as writer:
+        writer.execute("select rec.track('a', 'x')")
+        assert db.execute("select rec.try_rest(), rec.stop_resting()").fetchone() == (True, True)
+        writer.execute("select rec.track('a', p_text => 'a warm coat')")
+        assert db.execute("select rec.try_rest()").fetchone() == (False,)
+        writer.commit()
+        assert db.execute("select rec.try_rest()").fetchone() == (True,)
+
+
 def test_an_event_on_an_unknown_item_is_parked_until_the_item_is_there(db: Connection) -> None:
     db.execute("select rec.track('a', 'late'), rec.track('a', 'here')")
     add_encoded(db, ["here"])

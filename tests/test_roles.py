@@ -95,7 +95,8 @@ WORKER: Final = """
     register_encoder check_encoder active_encoder claim_items claim_texts store_items store_texts
     fail_item space_lock try_share_space share_space make_partitions apply_pending apply_users
     user_lock add_shares add_deltas set_aside postpone hasten retry park oldest_pending merge_deltas
-    merge_changes has_work sleep_lock try_sleep stop_sleeping seconds_to_retry add_mass
+    merge_changes has_work sleep_lock try_sleep stop_sleeping seconds_to_retry
+    rest_lock try_rest stop_resting add_mass
     text_lock apply_event fold_claimed texts_lock drop_raw_texts_of revive apply_retention
     vacuum_due held_age personal_tables begin_vacuum forget_statistics end_vacuum is_at_work
     end_sessions

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 LINGER_S: Final = 0.01
 LONGEST_LINGER_S: Final = 0.25
+REST_S: Final = 0.1
+FEW: Final = 250  # events, fewer than what is folded in the time of a rest
 SETTLING_S: Final = 0.2
 MOST_ROUNDS: Final = 16  # of texts before what waits is folded
 HEARING_S: Final = 5.0
@@ -81,7 +83,7 @@ class Loop:
         try:
             while not self._stopping.is_set():
                 await self._upkeep.look()
-                await self.drain()
+                await self.drain(rest=not once)
                 self.drained = True
                 queue = await self._store.queue()
                 self._metrics.observe(queue)
@@ -96,12 +98,12 @@ class Loop:
         finally:
             await self._upkeep.stop()
 
-    async def drain(self) -> bool:
+    async def drain(self, *, rest: bool = False) -> bool:
         """
         Work until nothing is left for this worker, and return whether there was anything.
 
         Texts come first: a person looks at what follows from them. Others are woken once if the
-        first round left a backlog.
+        first round left a backlog. With `rest`, let events gather between rounds that found few.
         """
         rounds = 0
         while not self._stopping.is_set():
@@ -116,7 +118,24 @@ class Loop:
             rounds += 1
             if rounds == 1 and await self._store.has_work():
                 await self._store.wake_others()
+            if rest and folded < FEW and not items:
+                await self._rest()
         return rounds > 0
+
+    async def _rest(self) -> None:
+        """
+        Leave the processor to the writers for a moment, but not when a text comes.
+
+        An event on a known item counts before it is folded, so that nobody waits for us.
+        """
+        if not await self._store.try_rest():  # a text is about to be committed
+            await asyncio.sleep(LINGER_S)
+            return
+        try:
+            if not await self._encode_all_texts():
+                await self._until_notified(REST_S)
+        finally:
+            await self._store.stop_resting()
 
     async def _sleep(self) -> None:
         """

@@ -175,6 +175,9 @@ class Store:
         for connection in (self._work, self._listener):
             await _keep_alive(connection)
         await register_vector_async(self._work)
+        # What a crash of the server takes back of our work waits again, as a whole. So nothing of
+        # it need be flushed by itself, and writers do not queue for the disk behind us.
+        await self._work.execute("select set_config('synchronous_commit', 'off', false)")
         await self._listener.execute("listen rec_events")
 
     async def _is_at_work(self) -> bool:
@@ -337,6 +340,16 @@ class Store:
     async def stop_sleeping(self) -> None:
         """Give the sleepers' lock back."""
         await self._listener.execute("select rec.stop_sleeping()")
+
+    async def try_rest(self) -> bool:
+        """Try to become the one whom writers of texts notify, and return whether we are."""
+        cursor = self._listener.cursor(row_factory=scalar_row)
+        await cursor.execute("select rec.try_rest()")
+        return bool(await cursor.fetchone())
+
+    async def stop_resting(self) -> None:
+        """Give the lock of those who rest back."""
+        await self._listener.execute("select rec.stop_resting()")
 
     async def notified(self, timeout_s: float) -> bool:
         """Wait up to `timeout_s` seconds for a NOTIFY and return whether one came."""

@@ -43,7 +43,8 @@ alter table rec.item_deltas drop column from_items, drop column step;
 
 # What the sql/ of before does not replace.
 ADDED = """
-drop function if exists rec.add_shares, rec.add_deltas, rec.steps_of, rec.set_aside;
+drop function if exists rec.add_shares, rec.add_deltas, rec.steps_of, rec.set_aside,
+    rec.rest_lock, rec.try_rest, rec.stop_resting;
 """
 
 
