@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from contextlib import contextmanager
@@ -65,10 +68,10 @@ def arguments(description: str) -> argparse.Namespace:
 
 
 @contextmanager
-def server(folder: Path) -> Iterator[str]:
+def server(folder: Path, settings: Mapping[str, str] = SERVER) -> Iterator[str]:
     """URL of a server in `folder`, whose databases stay there for the next run."""
     folder.mkdir(parents=True, exist_ok=True)
-    embedded = EmbeddedServer(folder, Settings().pg_bin, SERVER)
+    embedded = EmbeddedServer(folder, Settings().pg_bin, settings)
     was_running = embedded.running
     try:
         yield embedded.start()
@@ -104,6 +107,45 @@ def visit(address: str, database: str) -> Iterator[Connection]:
     with psycopg.connect(url.render_as_string(hide_password=False), autocommit=True) as db:
         register_vector(db)
         yield db
+
+
+@contextmanager
+def small_shop(address: str, items: int) -> Iterator[tuple[Connection, str]]:
+    """A connection to a new database with items of random directions, and its URL."""
+    create(address, "pgrec_bench_run", "template0")
+    with visit(address, "pgrec_bench_run") as db:
+        numbered = "insert into rec.items (item_id) select 'i' || n from generate_series(1, %s) n"
+        db.execute(numbered, [items])
+        db.execute("update rec.items set encoded_hash = content_hash")
+        db.execute("drop index rec.item_vectors_hnsw")
+        db.execute("select setseed(0.5)")
+        db.execute(
+            "insert into rec.item_vectors select i.item_id,"
+            " (select array_agg(random() - 0.5) from generate_series(1, 384)"
+            " where i.item_id <> '')::vector::halfvec from rec.items i"
+        )
+        db.execute("vacuum analyze")
+        url = make_url(address).set(database="pgrec_bench_run")
+        yield db, url.render_as_string(hide_password=False)
+    run(address, sql.SQL("drop database pgrec_bench_run with (force)"))
+
+
+@contextmanager
+def working(url: str, workers: int = 1) -> Iterator[None]:
+    """Workers of their own processes at a database, until the end."""
+    environment = os.environ | {"PGREC_DATABASE_URL": url, "PGREC_METRICS_PORT": "0"}
+    command, quiet = [sys.executable, "-m", "rec_pkg", "worker"], subprocess.DEVNULL
+    started = [
+        subprocess.Popen(command, env=environment, stdout=quiet, stderr=quiet)
+        for _ in range(workers)
+    ]
+    try:
+        yield
+    finally:
+        for process in started:
+            process.terminate()
+        for process in started:
+            process.wait()
 
 
 def exists(address: str, database: str) -> bool:

@@ -1,0 +1,231 @@
+"""
+Time folding beside a bare aggregate, with one worker and with two, and from a text to its list.
+
+    python tests/bench/folding.py [--repeats 5] [--folder DIR] [--out FILE]
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import psycopg
+from support import Target, arguments, report, server, small_shop, working
+
+from rec_pkg.encoder import open_encoder
+from rec_pkg.settings import Settings
+
+if TYPE_CHECKING:
+    from support import Connection
+
+ITEMS: Final = 20_000
+USERS: Final = 2000
+BATCH: Final = 5000
+TEXTS: Final = 600
+CEILING: Final = 64
+EVENTS: Final = (
+    "insert into rec.events (user_id, item_id)"
+    " select 'reader ' || n %% %s, 'i' || (n * 7919 + %s) %% 20000 + 1"
+    " from generate_series(1, %s) n"
+)
+FLOOR: Final = """
+    select e.user_id, h.horizon,
+        sum(array_fill(0.5::real, array[vector_dims(v.embedding)])::vector * v.embedding::vector)
+    from rec.pending p
+    join rec.events e using (user_id, event_id, occurred_at)
+    join rec.item_vectors v on v.item_id = e.item_id
+    cross join rec.horizons h
+    group by e.user_id, h.horizon
+"""
+WORDS: Final = [
+    "shirt",
+    "lamp",
+    "blue",
+    "garden",
+    "summer",
+    "quiet",
+    "kettle",
+    "wool",
+    "trail",
+    "oak",
+]
+
+
+def value(db: Connection, query: str, *parameters: object) -> int:
+    row = db.execute(query, parameters).fetchone()
+    return int(row[0]) if row else 0
+
+
+def fold_all(url: str, sessions: int = 1) -> int:
+    """Fold what waits with so many sessions at once, and return how many events."""
+    folded: list[int] = []
+
+    def work() -> None:
+        with psycopg.connect(url, autocommit=True) as db:
+            while value(db, "select count(*) from rec.pending limit 1"):
+                folded.append(value(db, "select rec.apply_pending(%s)", BATCH))
+
+    threads = [threading.Thread(target=work) for _ in range(sessions)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(folded)
+
+
+def clear(db: Connection) -> None:
+    db.execute("truncate rec.item_deltas")
+    db.execute("vacuum analyze rec.pending")
+    db.execute("vacuum analyze rec.user_interests")
+    db.execute("vacuum analyze rec.events")
+
+
+def over_floor(db: Connection, url: str, repeats: int) -> tuple[Target, dict[str, float]]:
+    """Milliseconds for a thousand new events: to fold them, and to sum their vectors up."""
+    times: dict[str, list[float]] = {"bare aggregate": [], "fold 1,000 events": []}
+    for turn in range(repeats + 1):
+        db.execute(EVENTS, [500, turn, BATCH])
+        db.execute("analyze rec.pending")
+        start = time.perf_counter()
+        db.execute(FLOOR).fetchall()
+        middle = time.perf_counter()
+        folded = fold_all(url)
+        end = time.perf_counter()
+        if turn:
+            times["bare aggregate"].append((middle - start) * 1e6 / folded)
+            times["fold 1,000 events"].append((end - middle) * 1e6 / folded)
+        clear(db)
+    medians = {name: statistics.median(taken) for name, taken in times.items()}
+    ratio = medians["bare aggregate"] / medians["fold 1,000 events"]
+    what = "events a second, fold / bare aggregate"
+    return Target("fold_over_floor", what, ratio, 0.5, at_most=False), medians
+
+
+def two_workers(db: Connection, url: str, repeats: int) -> list[Target]:
+    """How much more two sessions fold than one."""
+    gains = []
+    for turn in range(repeats + 1):
+        rates = {}
+        for sessions in (1, 2):
+            db.execute(EVENTS, [USERS, turn, 4 * BATCH])
+            start = time.perf_counter()
+            folded = fold_all(url, sessions)
+            rates[sessions] = folded / (time.perf_counter() - start)
+            clear(db)
+        if turn:
+            gains.append(rates[2] / rates[1])
+    what = "events folded a second, two workers / one"
+    return [
+        Target("two_workers", what, statistics.median(gains), 1.2, at_most=False),
+        Target("two_workers_least", f"{what}, at the least", min(gains), 1, at_most=False),
+    ]
+
+
+def some_text(number: int) -> str:
+    rng = random.Random(number)
+    return f"{' '.join(rng.choices(WORDS, k=8))} {number}"
+
+
+class Lags:
+    """Seconds from the COMMIT of new texts to the lists that they changed."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._sent: dict[str, float] = {}
+        self.seconds: list[float] = []
+
+    def run(self, first: int, texts: int, rate: float) -> None:
+        """Send texts at random moments, so many a second, and wait for the lists."""
+        watcher = threading.Thread(target=self._watch, args=[texts])
+        watcher.start()
+        rng = random.Random(first)
+        due = time.perf_counter()
+        with psycopg.connect(self._url, autocommit=True) as db:
+            for number in range(first, first + texts):
+                due += rng.expovariate(rate)
+                time.sleep(max(0, due - time.perf_counter()))
+                user = f"writer {number}"
+                db.execute("select rec.track(%s, p_text => %s)", [user, some_text(number)])
+                self._sent[user] = time.perf_counter()
+        watcher.join()
+
+    def _watch(self, texts: int) -> None:
+        seen = "select item_id from rec.recommend(%s, 1)"
+        known = (
+            "select e.user_id from rec.events e join rec.texts t using (text_hash)"
+            " where e.user_id = any(%s)"
+        )
+        wanted = len(self.seconds) + texts
+        with psycopg.connect(self._url, autocommit=True) as db:
+            while len(self.seconds) < wanted:
+                time.sleep(0.001)
+                for (user,) in db.execute(known, [list(self._sent)]).fetchall():
+                    db.execute(seen, [user]).fetchone()
+                    self.seconds.append(time.perf_counter() - self._sent.pop(user))
+
+
+def round_trip(url: str, tries: int = 200) -> float:
+    """Median seconds from sending a bare NOTIFY to its arrival in another session."""
+    taken = []
+    with (
+        psycopg.connect(url, autocommit=True) as speaker,
+        psycopg.connect(url, autocommit=True) as hearer,
+    ):
+        hearer.execute("listen bare")
+        for _ in range(tries):
+            start = time.perf_counter()
+            speaker.execute("notify bare")
+            next(hearer.notifies(timeout=5, stop_after=1))
+            taken.append(time.perf_counter() - start)
+    return statistics.median(taken)
+
+
+def text_lag(url: str) -> tuple[Target, dict[str, float]]:
+    """The slowest hundredth of texts at half of what the worker can do, over its two parts."""
+    settings = Settings()
+    encoder = open_encoder(settings.encoder, settings.cache_dir, settings.threads)
+    encodes = []
+    for number in range(50):
+        start = time.perf_counter()
+        encoder.encode([some_text(-number)], "query")
+        encodes.append(time.perf_counter() - start)
+    notify = round_trip(url)
+    lags = Lags(url)
+    with working(url):
+        lags.run(0, 20, 5)
+        start = time.perf_counter()
+        lags.run(20, 2 * CEILING, 10_000)
+        most = 2 * CEILING / (time.perf_counter() - start)
+        lags.seconds.clear()
+        lags.run(1000, TEXTS, most / 2)
+    encode = statistics.median(encodes)
+    slow = float(np.quantile(lags.seconds, 0.99))
+    times = {
+        "one text encoded": encode * 1000,
+        "a bare NOTIFY": notify * 1000,
+        f"text to list at {most / 2:.0f} a second": statistics.median(lags.seconds) * 1000,
+        "text to list, p99": slow * 1000,
+    }
+    what = "p99 from COMMIT to list at half load / one encode and one NOTIFY"
+    return Target("text_lag_over_floor", what, slow / (encode + notify), 3, at_most=True), times
+
+
+def main() -> None:
+    """Run everything."""
+    options = arguments("Time folding, two workers, and from a text to its list.")
+    with server(options.folder) as address, small_shop(address, ITEMS) as (db, url):
+        db.execute(EVENTS, [USERS, 0, 30 * USERS])
+        fold_all(url)
+        clear(db)
+        fold, times = over_floor(db, url, options.repeats)
+        workers = two_workers(db, url, options.repeats)
+        lag, lag_times = text_lag(url)
+    report([fold, *workers, lag], times | lag_times, options.out)
+
+
+if __name__ == "__main__":
+    main()
