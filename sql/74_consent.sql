@@ -21,8 +21,8 @@ comment on function rec.admit() is
     'settings.events_kept would drop. The INSERT succeeds and counts a row less.';
 
 -- A query for each row takes half as long as the INSERT itself. So there is none while the sequence
--- rec.admits_all has a value, which it loses for good before the first pause is stored. Who may
--- not read it finds none.
+-- rec.admits_all has a value, which it loses before the first pause is committed and regains at the
+-- next migration at the earliest. Who may not read it finds none.
 create or replace trigger admit before insert on rec.events
 for each row when (pg_sequence_last_value('rec.admits_all') is null)
 execute function rec.admit();
@@ -40,12 +40,12 @@ comment on function rec.admit_some() is
     'Trigger of rec.paused_users and rec.settings: rec.admit() is called for each event from now on. '
     'Others see that at once, before this transaction ends, and if it is rolled back it does no harm.';
 
-create or replace trigger admit_some before insert or update on rec.paused_users
-for each statement execute function rec.admit_some();
+create or replace trigger admit_some after insert or update on rec.paused_users
+for each row execute function rec.admit_some();
 alter table rec.paused_users enable always trigger admit_some;
 
-create or replace trigger admit_some before insert or update of events_kept on rec.settings
-for each statement execute function rec.admit_some();
+create or replace trigger admit_some after insert or update of events_kept on rec.settings
+for each row execute function rec.admit_some();
 alter table rec.settings enable always trigger admit_some;
 
 -- No pause can be on its way while these locks are held.

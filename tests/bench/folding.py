@@ -32,14 +32,18 @@ EVENTS: Final = (
     " select 'reader ' || n %% %s, 'i' || (n * 7919 + %s) %% 20000 + 1"
     " from generate_series(1, %s) n"
 )
+# The norms have the sums computed and spare the server to write vectors out as text.
 FLOOR: Final = """
-    select e.user_id, h.horizon,
-        sum(array_fill(0.5::real, array[vector_dims(v.embedding)])::vector * v.embedding::vector)
-    from rec.pending p
-    join rec.events e using (user_id, event_id, occurred_at)
-    join rec.item_vectors v on v.item_id = e.item_id
-    cross join rec.horizons h
-    group by e.user_id, h.horizon
+    select sum(vector_norm(s.interest)) from (
+        select e.user_id, h.horizon, sum(
+            array_fill(0.5::real, array[vector_dims(v.embedding)])::vector * v.embedding::vector
+        ) as interest
+        from rec.pending p
+        join rec.events e using (user_id, event_id, occurred_at)
+        join rec.item_vectors v on v.item_id = e.item_id
+        cross join rec.horizons h
+        group by e.user_id, h.horizon
+    ) s
 """
 WORDS: Final = [
     "shirt",
