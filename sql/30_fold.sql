@@ -111,21 +111,21 @@ declare
 begin
     -- Each event is looked up by its key, so that the planner knows how many there are.
     select array_agg(c.user_id), array_agg(c.event_id), array_agg(c.occurred_at),
-        array_agg(e.item_id), array_agg(e.text_hash), array_agg(e.chosen), array_agg(e.at),
-        array_agg(e.weight)
+        array_agg(e.item_id), array_agg(e.text_hash), array_agg(k.weight > 0),
+        array_agg(least(e.occurred_at, e.received_at)),
+        array_agg(rec.event_weight(k.weight, k.neutral, k.scale, e.value))
     into v_users, v_events, v_times, v_items, v_hashes, v_chosen, v_ats, v_weights
     from unnest(p_users, p_events, p_times) as c (user_id, event_id, occurred_at)
     cross join lateral (
-        select e.item_id, e.text_hash, k.weight > 0 as chosen, least(e.occurred_at, e.received_at) as at,
-            rec.event_weight(k.weight, k.neutral, k.scale, e.value) as weight
-        from rec.events e join rec.event_kinds k on k.kind = e.kind
+        select e.item_id, e.text_hash, e.kind, e.value, e.occurred_at, e.received_at from rec.events e
         where e.user_id = c.user_id and e.occurred_at = c.occurred_at and e.event_id = c.event_id
             and (e.item_id is null
                 or exists (select from rec.item_vectors v where v.item_id = e.item_id))
             and (e.text_hash is null
                 or exists (select from rec.texts t where t.text_hash = e.text_hash))
         limit 1
-    ) e;
+    ) e
+    join rec.event_kinds k on k.kind = e.kind;
     if cardinality(v_events) is distinct from cardinality(p_events) then
         perform rec.set_aside(p_users, p_events, p_times, v_events);
     end if;

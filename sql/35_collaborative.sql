@@ -70,7 +70,7 @@ as $$
     ), span as materialized (
         select f.*, s.transition_window as reach, array(
             select p.event_id from rec.pending p
-            where p.user_id = f.user_id and p.event_id <> all(p_events)) as waiting
+            where p.user_id = f.user_id and p.event_id <> all(f.events)) as waiting
         from (
             select user_id, min(occurred_at) as first_at, max(occurred_at) as last_at,
                 array_agg(event_id) as events
