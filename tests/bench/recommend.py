@@ -1,5 +1,5 @@
 """
-Time lists beside the searches that they consist of, and folding beside a bare aggregate.
+Time lists beside the searches that they consist of.
 
     python tests/bench/recommend.py [--items 100000] [--repeats 5] [--folder DIR] [--out FILE]
 
@@ -8,8 +8,6 @@ The first run makes the shop, in some minutes; it is kept in the folder for the 
 
 from __future__ import annotations
 
-import statistics
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -50,15 +48,6 @@ DIRECTIONS: Final = """
     )
     select d.query from direction d where not exists (
         select from direction e where e.place < d.place and e.query <=> d.query < 0.001)
-"""
-FLOOR: Final = """
-    select e.user_id, h.horizon,
-        sum(array_fill(0.5::real, array[vector_dims(v.embedding)])::vector * v.embedding::vector)
-    from rec.pending p
-    join rec.events e using (user_id, event_id, occurred_at)
-    join rec.item_vectors v on v.item_id = e.item_id
-    cross join rec.horizons h
-    group by e.user_id, h.horizon
 """
 
 
@@ -130,29 +119,6 @@ def filtered_searches(db: Connection, vectors: list[Any], repeats: int) -> dict[
     return merged(runs)
 
 
-def folding(db: Connection) -> dict[str, float]:
-    """Milliseconds for a thousand new events: to fold them, and to sum their vectors up."""
-    times: dict[str, list[float]] = {"fold 1,000 events": [], "bare aggregate": []}
-    for turn in range(6):
-        db.execute(
-            "insert into rec.events (user_id, item_id)"
-            " select 'reader ' || n %% 500, 'i' || (n * 7919 + %s) %% 20000"
-            " from generate_series(1, 5000) n",
-            [turn],
-        )
-        start = time.perf_counter()
-        fetch(db, FLOOR)
-        middle = time.perf_counter()
-        folded = 0
-        while some := shop.drain(db, "select rec.apply_pending(5000)"):
-            folded += some
-        end = time.perf_counter()
-        if turn:
-            times["bare aggregate"].append((middle - start) * 1e6 / folded)
-            times["fold 1,000 events"].append((end - middle) * 1e6 / folded)
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
 def measure(db: Connection, repeats: int) -> tuple[list[Target], dict[str, float]]:
     """Everything, on a filled shop."""
     heavy = [f"heavy {n}" for n in range(shop.HEAVY)]
@@ -169,7 +135,6 @@ def measure(db: Connection, repeats: int) -> tuple[list[Target], dict[str, float
     times = lists(db, heavy, repeats) | plain_lists(db, newcomers, repeats * 4)
     times |= filtered_lists(db, heavy[:20], repeats)
     times |= filtered_searches(db, queries, repeats)
-    times |= folding(db)
     return ratios(times), times
 
 
@@ -190,13 +155,6 @@ def ratios(times: dict[str, float]) -> list[Target]:
                 2,
             )
             for name in shop.SHARES
-        ),
-        Target(
-            "fold_over_floor",
-            "events a second: fold / bare aggregate",
-            times["bare aggregate"] / times["fold 1,000 events"],
-            0.5,
-            at_most=False,
         ),
     ]
 
