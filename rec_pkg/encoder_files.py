@@ -19,7 +19,7 @@ from rec_pkg.errors import EncoderInvalid, EncoderMissing
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from rec_pkg.encoder_records import EncoderRecord
+    from rec_pkg.encoder_records import EncoderRecord, Recipe
 
 TOKENIZER_FILES: Final = (
     "added_tokens.json",
@@ -75,8 +75,8 @@ def make_present(record: EncoderRecord, cache_dir: Path) -> Path:
         return find_files(record, cache_dir)
     if isinstance(record.source, HubSource):
         _download(record, record.source)
-    elif isinstance(record.source, PackageSource) and record.source.rebuild:
-        _rebuild(record, record.source, cache_dir)
+    elif isinstance(record.source, PackageSource) and (rebuild := record.source.rebuild):
+        _rebuild(record, record.source, rebuild, cache_dir)
     return find_files(record, cache_dir)
 
 
@@ -134,28 +134,30 @@ def _rebuilt_folder(rebuild: Rebuild, cache_dir: Path) -> Path:
     return cache_dir / "encoders" / f"{rebuild.recipe}-{rebuild.sha256[:12]}"
 
 
-def _rebuild(record: EncoderRecord, source: PackageSource, cache_dir: Path) -> None:
+def _rebuild(
+    record: EncoderRecord, source: PackageSource, rebuild: Rebuild, cache_dir: Path
+) -> None:
     folder = _folder(record, cache_dir)
     with locked(folder):
         if _lacking(record, folder):
             for leftover in folder.parent.glob(f"{folder.name}*"):
                 shutil.rmtree(leftover)
-            _rebuild_into(folder, _checked_weights(source))
+            _rebuild_into(folder, _checked_weights(source, rebuild), rebuild.recipe)
 
 
-def _checked_weights(source: PackageSource) -> Path:
+def _checked_weights(source: PackageSource, rebuild: Rebuild) -> Path:
     weights = _package_path(source)
-    if source.rebuild is None or _digest(weights) != source.rebuild.sha256:
+    if _digest(weights) != rebuild.sha256:
         raise EncoderInvalid(f"{weights.name} is not that of {source.requirement}")
     return weights
 
 
-def _rebuild_into(folder: Path, weights: Path) -> None:
+def _rebuild_into(folder: Path, weights: Path, recipe: Recipe) -> None:
     from rec_pkg import e5_small  # noqa: PLC0415  # onnx is needed only here
 
     part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}."))
     try:
-        e5_small.rebuild(weights, part)
+        e5_small.rebuild(weights, part, recipe)
         part.chmod(0o755)
         part.rename(folder)
     finally:

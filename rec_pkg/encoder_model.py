@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import groupby
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
@@ -57,8 +58,10 @@ class Model:
     """
     The network of a record, open; it may be used by several threads.
 
-    `embed` gives a text the same vector whatever else is in the batch. A network for which that
-    does not hold, as with activations quantized over a whole batch, is run on one text at a time.
+    `embed` gives a text the same vector whatever else is in the batch: how far a text is padded
+    follows from the text alone, and only texts that are padded alike are in a batch. A network for
+    which that is not enough, as with activations quantized over a whole batch, is run on one text
+    at a time.
 
     Raises:
         EncoderInvalid: if the files do not give what the record promises.
@@ -89,10 +92,11 @@ class Model:
 
     def _embed_distinct(self, texts: Sequence[str]) -> NDArray[np.float32]:
         tokens = self._tokenize(texts)
+        widths = [self._width(len(ids)) for ids in tokens]
         vectors = np.empty((len(texts), self.record.dims), np.float32)
-        for batch in _batches([len(ids) for ids in tokens], self._batch_tokens):
-            vectors[batch] = self._run([tokens[place] for place in batch])
-        return _unit(vectors) if self.record.normalise else _checked_unit(vectors)
+        for batch in _batches(widths, self._batch_tokens):
+            vectors[batch] = self._run([tokens[place] for place in batch], widths[batch[0]])
+        return vectors
 
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         if not texts:
@@ -113,14 +117,21 @@ class Model:
     def _padding(self) -> int:
         return self._tokenizer.pad_token_id or 0
 
-    def _run(self, tokens: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        ids, mask = _padded(tokens, self._padding)
+    def _width(self, length: int) -> int:
+        """Return the length to which one of `length` tokens is padded; unmasked, none may be."""
+        masked = "attention_mask" in self._inputs
+        return min(_rounded_up(length), self.record.max_tokens) if masked else length
+
+    def _run(self, tokens: Sequence[Sequence[int]], width: int) -> NDArray[np.float32]:
+        """Return unit vectors of texts that are padded to `width` tokens."""
+        ids, mask = _padded(tokens, self._padding, width)
         output = self._call(ids, mask)
         in_graph = self.record.pooling == "graph"
         expected = (*(mask.shape[:1] if in_graph else mask.shape), self.record.dims)
         if output.shape != expected:
             raise EncoderInvalid(f"{self._output} has shape {output.shape}, not {expected}")
-        return _pooled(output, mask, self.record.pooling)
+        vectors = _pooled(output, mask, self.record.pooling)
+        return _unit(vectors) if self.record.normalise else _checked_unit(vectors)
 
     def _call(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         known = {
@@ -138,8 +149,10 @@ class Model:
 
     def _probe(self) -> None:
         """Check what the model gives to short texts, alone and together, and to the longest."""
-        alone = np.concatenate([self.embed([text]) for text in PROBES])
-        if np.abs(self.embed(PROBES) - alone).max() > SAME:
+        tokens = self._tokenize(PROBES)
+        width = max(map(len, tokens))
+        alone = np.concatenate([self._run([ids], width) for ids in tokens])
+        if np.abs(self._run(tokens, width) - alone).max() > SAME:
             self._batch_tokens = 1
         self.embed(["long " * self.record.max_tokens])
 
@@ -204,22 +217,24 @@ def _readable(text: str, limit: int) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Yield the places of texts of like length, as many at once as the budget of tokens allows."""
-    batch: list[int] = []
-    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and lengths[place] * (len(batch) + 1) > budget:
-            yield batch
-            batch = []
-        batch.append(place)
-    if batch:
-        yield batch
+def _rounded_up(length: int) -> int:
+    """Return a number that is greater by an eighth, or by three, at the most."""
+    step = max(4, (1 << length.bit_length()) >> 4)
+    return -(-length // step) * step
+
+
+def _batches(widths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Yield the places of texts of the same width, as many as the budget of tokens allows."""
+    places = sorted(range(len(widths)), key=widths.__getitem__)
+    for width, group in groupby(places, key=widths.__getitem__):
+        alike, size = list(group), max(1, budget // width)
+        yield from (alike[first : first + size] for first in range(0, len(alike), size))
 
 
 def _padded(
-    tokens: Sequence[Sequence[int]], padding: int
+    tokens: Sequence[Sequence[int]], padding: int, width: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    shape = (len(tokens), max(map(len, tokens)))
+    shape = (len(tokens), width)
     ids, mask = np.full(shape, padding, np.int64), np.zeros(shape, np.int64)
     for row, sequence in enumerate(tokens):
         ids[row, : len(sequence)] = sequence

