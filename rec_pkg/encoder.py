@@ -11,6 +11,7 @@ from rec_pkg.calibration import Calibration, fit_calibration
 from rec_pkg.calibration_corpus import calibration_corpus
 from rec_pkg.encoder_files import canonical, digests, find_files, locked, make_present
 from rec_pkg.encoder_model import Model
+from rec_pkg.encoder_provider import CPU
 from rec_pkg.encoder_records import EncoderRecord, load_record
 from rec_pkg.errors import EncoderMissing
 from rec_pkg.item_text import ITEM_RULE, TITLE_WEIGHT, item_text
@@ -34,7 +35,6 @@ __all__ = [
 
 Kind = Literal["query", "document"]
 
-CPU: Final = ("CPUExecutionProvider",)
 NOT_IN_THE_VECTORS: Final = {"name", "source", "onnx_file"}
 
 
@@ -42,10 +42,13 @@ class Encoder:
     """
     An encoder, open. It finds what `fetch` made present, and neither builds nor downloads.
 
-    `threads` is the number of threads of the network, 0 for one per core; `providers` are those of
-    onnxruntime, the preferred one first. One encoder may serve several threads.
+    `threads` is the number of threads of the network, 0 for one per core. `provider` is the
+    execution provider of onnxruntime that shall run it; the attribute of that name says which one
+    does: `cpu`, where the other is not installed or does not start. One encoder may serve several
+    threads.
 
     Raises:
+        BadInput: if onnxruntime knows no such provider.
         EncoderMissing: if files are missing.
         EncoderInvalid: if they do not give what the record promises.
     """
@@ -55,14 +58,15 @@ class Encoder:
         record: EncoderRecord,
         cache_dir: Path,
         threads: int = 0,
-        providers: Sequence[str] = CPU,
+        provider: str = CPU,
     ) -> None:
         folder = find_files(record, cache_dir)
         self.record = record
         self.dims = record.dims
         self.fingerprint = fingerprint(record, folder)
         self._calibration = _find_calibration(record, self.fingerprint, cache_dir)
-        self._model = Model(record, folder, threads, providers)
+        self._model = Model(record, folder, threads, provider)
+        self.provider = self._model.provider
 
     def encode(self, texts: Sequence[str], kind: Kind = "document") -> NDArray[np.float32]:
         """
@@ -98,11 +102,13 @@ class Encoder:
         return unit
 
 
-def open_encoder(name_or_path: str | Path, cache_dir: Path, threads: int = 0) -> Encoder:
+def open_encoder(
+    name_or_path: str | Path, cache_dir: Path, threads: int = 0, provider: str = CPU
+) -> Encoder:
     """Return the encoder of this name or record file: fetched, if need be, and open."""
     record = load_record(name_or_path)
     fetch(record, cache_dir)
-    return Encoder(record, cache_dir, threads)
+    return Encoder(record, cache_dir, threads, provider)
 
 
 def fetch(record: EncoderRecord, cache_dir: Path) -> Path:
@@ -147,7 +153,7 @@ def _calibration_path(fingerprinted: str, cache_dir: Path) -> Path:
 
 def _calibrate(record: EncoderRecord, folder: Path, ridge: float) -> Calibration:
     corpus = calibration_corpus()
-    model = Model(record, folder, threads=0, providers=CPU)
+    model = Model(record, folder, threads=0)
     vectors = model.embed([record.document_prefix + sample.text for sample in corpus])
     return fit_calibration(vectors, ridge, [sample.group for sample in corpus])
 

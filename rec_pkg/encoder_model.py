@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from itertools import groupby
 from threading import Lock
 from typing import TYPE_CHECKING, Final
@@ -15,6 +16,8 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the library is 
 
 import onnxruntime as ort  # after that
 
+from rec_pkg.encoder_provider import CPU, CPU_PROVIDER, installed_provider, provider_name
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
@@ -24,8 +27,8 @@ if TYPE_CHECKING:
 
     from rec_pkg.encoder_records import EncoderRecord, Pooling
 
-BATCH_TOKENS: Final = 1024
-"""Tokens of a batch, padding included. Larger batches were slower and took more memory."""
+BATCH_TOKENS: Final = 512
+"""Tokens of a batch, padding included. Larger batches are slower and take more memory."""
 
 CHARS_PER_TOKEN: Final = 32
 """
@@ -63,17 +66,22 @@ class Model:
     which that is not enough, as with activations quantized over a whole batch, is run on one text
     at a time.
 
+    `provider` is asked for by the name it has without `ExecutionProvider`; the attribute is the one
+    that serves, `cpu` where the other cannot.
+
     Raises:
         EncoderInvalid: if the files do not give what the record promises.
+        BadInput: if onnxruntime knows no such provider.
     """
 
     def __init__(
-        self, record: EncoderRecord, folder: Path, threads: int, providers: Sequence[str]
+        self, record: EncoderRecord, folder: Path, threads: int, provider: str = CPU
     ) -> None:
         self.record = record
         self._tokenizer = _open_tokenizer(folder, record)
         self._tokenizing = Lock()  # a fast tokenizer keeps the truncation as its own state
-        self._session = _open_session(folder / record.onnx_file, threads, providers)
+        self._session = _open_session(folder / record.onnx_file, threads, provider)
+        self.provider = provider_name(self._session.get_providers()[0])
         self._inputs = _input_names(self._session)
         self._output = _output_name(self._session, record)
         self._batch_tokens = BATCH_TOKENS
@@ -172,13 +180,17 @@ def _open_tokenizer(folder: Path, record: EncoderRecord) -> PreTrainedTokenizerB
     return tokenizer
 
 
-def _open_session(path: Path, threads: int, providers: Sequence[str]) -> ort.InferenceSession:
+def _open_session(path: Path, threads: int, provider: str) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or os.cpu_count() or 1
     options.add_session_config_entry(*NO_SPINNING)
     options.log_severity_level = 3
+    wanted = installed_provider(provider)
+    if wanted not in {None, CPU_PROVIDER}:
+        with suppress(Exception):  # its driver or device may be missing
+            return ort.InferenceSession(path, options, providers=[wanted, CPU_PROVIDER])
     try:
-        return ort.InferenceSession(path, options, providers=list(providers))
+        return ort.InferenceSession(path, options, providers=[CPU_PROVIDER])
     except Exception as error:  # onnxruntime's errors have no common public base
         raise EncoderInvalid(f"{path.name}: {error}") from error
 

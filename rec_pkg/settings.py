@@ -38,10 +38,17 @@ class Settings(BaseSettings):
     threads: int = Field(
         default=0, ge=0, le=1024, description="threads of the encoder; 0: one per core"
     )
+    provider: str = Field(
+        default="cpu",
+        description="execution provider of onnxruntime that runs the encoder, such as cuda; cpu"
+        " where it cannot. Others than cpu are for encoders in float32, as e5-small-fp32",
+    )
     fold_batch: PositiveInt = Field(
         default=5000, le=1_000_000, description="pending events folded at a time"
     )
-    encode_batch: PositiveInt = Field(default=64, le=100_000, description="texts encoded at a time")
+    encode_batch: PositiveInt = Field(
+        default=128, le=100_000, description="texts encoded at a time"
+    )
     poll_seconds: PositiveFloat = Field(
         default=5.0,
         le=86_400,

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from rec_pkg.calibration_corpus import calibration_corpus
 from rec_pkg.encoder import Encoder, fetch, open_encoder
-from rec_pkg.encoder_records import E5_SMALL, MINILM
+from rec_pkg.encoder_records import E5_SMALL, E5_SMALL_FP32, MINILM, EncoderRecord
 from rec_pkg.settings import Settings
 
 if TYPE_CHECKING:
@@ -40,6 +40,11 @@ def e5() -> Encoder:
     return open_encoder("e5-small", Settings().cache_dir)
 
 
+def open_record(record: EncoderRecord, cache_dir: Path) -> Encoder:
+    fetch(record, cache_dir)
+    return Encoder(record, cache_dir)
+
+
 def same(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
     return np.allclose(one, other, rtol=0, atol=1e-5)
 
@@ -60,6 +65,17 @@ def test_an_item_has_the_same_vector_alone_and_among_others(e5: Encoder) -> None
     alone = [e5.encode_items([title], [text]) for title, text in zip(titles, texts, strict=True)]
     assert same(together, np.concatenate(alone))
     assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
+
+
+@needs_e5
+def test_bytes_give_nearly_the_vectors_of_float32(tmp_path: Path) -> None:
+    plain = E5_SMALL_FP32.model_copy(update={"calibration": None})
+    in_bytes = E5_SMALL.model_copy(update={"calibration": None})
+    texts = [*WISH, "a red dress", "A long review. " * 60, ""]
+    exact = open_record(plain, tmp_path).encode(texts)
+    near = open_record(in_bytes, Settings().cache_dir).encode(texts)
+    assert np.einsum("nd,nd->n", exact, near).min() > 0.995
+    assert not same(exact, near)
 
 
 def test_vectors_are_float32_of_unit_length_in_the_order_of_the_texts(e5: Encoder) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from huggingface_hub import constants
 from onnx import TensorProto, helper, numpy_helper
@@ -190,6 +191,32 @@ def test_vectors_do_not_depend_on_the_batch_though_activations_are_quantized(
     save_graph(tmp_path / "q", nodes, {"table": table}, ("last_hidden_state", ["n", "t", DIMS]))
     encoder = Encoder(tiny_record(tmp_path / "q"), tmp_path)
     assert same(encoder.encode(["blue", "long long"])[0], encoder.encode(["blue"])[0])
+
+
+def test_a_provider_that_is_not_installed_is_replaced_by_the_processor_and_that_is_said(
+    tiny: Path, tmp_path: Path
+) -> None:
+    if "CUDAExecutionProvider" in ort.get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    on_cpu = Encoder(tiny_record(tiny), tmp_path)
+    fallen_back = Encoder(tiny_record(tiny), tmp_path, provider="cuda")
+    assert (on_cpu.provider, fallen_back.provider) == ("cpu", "cpu")
+    assert same(fallen_back.encode(["blue jeans"]), on_cpu.encode(["blue jeans"]))
+
+
+def test_a_provider_that_is_installed_serves_whatever_form_its_name_has(
+    tiny: Path, tmp_path: Path
+) -> None:
+    others = set(ort.get_available_providers()) - {"CPUExecutionProvider"}
+    if "AzureExecutionProvider" not in others:
+        pytest.skip("this onnxruntime has the processor alone")
+    for name in ("azure", "AzureExecutionProvider"):
+        assert Encoder(tiny_record(tiny), tmp_path, provider=name).provider == "azure"
+
+
+def test_a_provider_of_no_such_name_is_refused(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"'cudda', only .*\bcpu\b.*\bcuda\b"):
+        Encoder(tiny_record(tiny), tmp_path, provider="cudda")
 
 
 @pytest.mark.parametrize("outputs", [DIMS - 1, DIMS + 1])

@@ -11,6 +11,7 @@ import psycopg
 import structlog
 
 from rec_pkg.encoder import open_encoder
+from rec_pkg.encoder_provider import provider_name
 from worker import logs
 from worker.failures import meaning
 from worker.loop import Loop
@@ -39,7 +40,15 @@ def run(settings: Settings, conninfo: str, *, once: bool = False) -> None:
         Pooled: if notifications do not reach it.
     """
     logs.configure(settings.log_format)
-    encoder = open_encoder(settings.encoder, settings.cache_dir, settings.threads)
+    encoder = open_encoder(
+        settings.encoder, settings.cache_dir, settings.threads, settings.provider
+    )
+    if encoder.provider != provider_name(settings.provider):
+        log.warning(
+            "the execution provider does not serve here, encoding on another one",
+            wanted=settings.provider,
+            provider=encoder.provider,
+        )
     metrics = Metrics()
     if settings.metrics_port and not once:
         metrics.serve(settings.metrics_host, settings.metrics_port)
@@ -55,6 +64,7 @@ async def _work(
         "worker starts: encodes new texts and items, folds events into interests",
         encoder=encoder.record.name,
         fingerprint=encoder.fingerprint[:12],
+        provider=encoder.provider,
         poll_seconds=settings.poll_seconds,
         metrics_port=0 if once else settings.metrics_port,
     )

@@ -75,13 +75,15 @@ def check(name: Name = None, *, as_json: AsJson = False) -> None:
     from rec_pkg.encoder import Encoder  # noqa: PLC0415  # slow to import
 
     settings = read_settings()
-    encoder = Encoder(_record(name, settings), settings.cache_dir, settings.threads)
+    record = _record(name, settings)
+    encoder = Encoder(record, settings.cache_dir, settings.threads, settings.provider)
     began = perf_counter()
     encoder.encode(PROBES)
     facts = {
         "name": encoder.record.name,
         "dims": encoder.dims,
         "fingerprint": encoder.fingerprint,
+        "provider": encoder.provider,
         "ms_per_short_text": round(1000 * (perf_counter() - began) / len(PROBES), 2),
     }
     if as_json:

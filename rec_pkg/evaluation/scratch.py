@@ -81,6 +81,7 @@ def run_worker(
         "PGREC_ENCODER": settings.encoder,
         "PGREC_CACHE_DIR": str(settings.cache_dir),
         "PGREC_THREADS": str(settings.threads),
+        "PGREC_PROVIDER": settings.provider,
         "PGREC_LOG_FORMAT": "json",
     }
     total = waiting()

@@ -33,6 +33,7 @@ class Quick:
     record = load_record("e5-small")
     dims = DIMS
     fingerprint = "f" * 64
+    provider = "cpu"
 
     def encode(self, texts: Sequence[str], kind: str = "document") -> NDArray[np.float32]:
         del kind
