@@ -50,15 +50,15 @@ returns table (
 language sql volatile
 set search_path from current
 as $$
-    select i.item_id, i.title, i.body, i.attributes, i.tags, i.content_hash
+    select i.item_id, left(i.title, 4800), left(i.body, 1600), i.attributes, i.tags, i.content_hash
     from rec.items i
     where i.stale
         and pg_try_advisory_xact_lock(hashtextextended(i.item_id, 1))
     limit p_limit;
 $$;
 comment on function rec.claim_items is
-    'New and changed items. They are claimed until the end of the transaction by advisory locks, '
-    'so that the application can go on updating them.';
+    'New and changed items, of title and body as much as an encoder ever reads. They are claimed until '
+    'the end of the transaction by advisory locks, so that the application can go on updating them.';
 
 -- rec.text_lock(hash) -> key of the advisory lock of whoever encodes a text or drops it
 create or replace function rec.text_lock(p_hash bytea)

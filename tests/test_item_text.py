@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rec_pkg.item_text import item_text, item_title
+from rec_pkg.item_text import BODY_CHARS, TITLE_CHARS, item_text, item_title
+
+if TYPE_CHECKING:
+    import psycopg
 
 
 def test_title_then_labels_then_the_beginning_of_the_body() -> None:
@@ -66,3 +71,16 @@ def test_any_item_has_a_text_of_at_most_three_short_lines(
 def test_the_title_of_an_item_is_the_first_line_of_its_text(title: str) -> None:
     text = item_text(title, "a body", None, None)
     assert text.split("\n") == [line for line in (item_title(title), "a body") if line]
+
+
+def test_a_worker_is_handed_as_much_of_an_item_as_counts_and_no_more(
+    db: psycopg.Connection[tuple[Any, ...]],
+) -> None:
+    title, body = "A 长 title. " * 2000, " \n" * 700 + "A body. " * 10**5
+    db.execute("insert into rec.items (item_id, title, body) values ('a', %s, %s)", [title, body])
+    row = db.execute("select title, body from rec.claim_items(1)").fetchone()
+    assert row
+    claimed_title, claimed_body = row
+    claimed = item_text(claimed_title, claimed_body, None, None)
+    assert claimed == item_text(title, body, None, None)
+    assert list(map(len, row)) == [16 * TITLE_CHARS, 16 * BODY_CHARS]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnxruntime as ort
 import psycopg
 import pytest
 
@@ -115,6 +117,18 @@ def test_a_worker_clears_what_an_erasure_left(shelf: Connection, database_url: s
     with worker(database_url, "--once") as process:
         assert process.wait(PATIENCE_S) == 0
     assert cleared()
+
+
+def test_a_worker_without_the_wanted_provider_says_so_and_encodes_all_the_same(
+    shelf: Connection, database_url: str
+) -> None:
+    if "CUDAExecutionProvider" in ort.get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    with worker(database_url, "--once", PGREC_PROVIDER="cuda") as process:
+        _, log = process.communicate(timeout=PATIENCE_S)
+    (said,) = [line for line in map(json.loads, log.splitlines()) if line["level"] == "warning"]
+    assert (said["wanted"], said["provider"]) == ("cuda", "cpu")
+    assert drained(shelf)
 
 
 def test_once_drains_everything_and_ends(shelf: Connection, database_url: str) -> None:
@@ -297,6 +311,8 @@ def test_metrics_are_served(shelf: Connection, database_url: str) -> None:
     assert "pgrec_events_folded_total 1.0" in text
     assert 'pgrec_encoded_total{what="item"} 4.0' in text
     assert "pgrec_lag_seconds" in text
+    if sys.platform == "linux":
+        assert "process_resident_memory_bytes" in text
 
 
 class Squeamish(Encoder):

@@ -253,7 +253,7 @@ class Store:
         """Store the vectors (n, dims) of items and return how many items still exist."""
         return await self._value(
             int,
-            "select rec.store_items(%s, %s, %s, %s)",
+            "select rec.store_items(%s, %s, %s, %b)",
             fingerprint,
             [item.item_id for item in items],
             [item.content_hash for item in items],
@@ -266,7 +266,7 @@ class Store:
         """Store the vectors (n, dims) of texts and return how many were new."""
         return await self._value(
             int,
-            "select rec.store_texts(%s, %s, %s)",
+            "select rec.store_texts(%s, %s, %b)",
             fingerprint,
             [text.text_hash for text in texts],
             [HalfVector(vector) for vector in vectors],
