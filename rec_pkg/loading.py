@@ -84,11 +84,11 @@ def load_items(  # noqa: PLR0913  # a file can be read in as many ways
         LoadStopped: if the database refuses a chunk.
     """
     source = Source(path, delimiter)
-    feed = _Feed(source, mapping or {}, ItemRows(domain, numbers), on_reject, ITEM_COLUMNS)
-    with _stopping(path), feed.rows("item_id") as rows, pooler.one_session(connection):
+    feed = Feed(source, mapping or {}, ItemRows(domain, numbers), on_reject, ITEM_COLUMNS)
+    with stopping(path), feed.rows("item_id") as rows, pooler.one_session(connection):
         with connection.transaction():
             statements.stage_items(connection)
-        while _copy_chunk(connection, statements.copy_items, rows):
+        while copy_chunk(connection, statements.copy_items, rows):
             on_progress("read", source.position(), source.size)
         with connection.transaction():
             repeated = statements.settle_items(connection)
@@ -121,12 +121,12 @@ def load_events(  # noqa: PLR0913  # the same
     """
     source = Source(path, delimiter)
     convert = EventRows(_event_kinds(connection, path), kind)
-    feed = _Feed(source, mapping or {}, convert, on_reject, EVENT_COLUMNS)
+    feed = Feed(source, mapping or {}, convert, on_reject, EVENT_COLUMNS)
     inserted = 0
-    with _stopping(path), feed.rows("user_id") as rows, pooler.one_session(connection):
+    with stopping(path), feed.rows("user_id") as rows, pooler.one_session(connection):
         with connection.transaction():
             statements.stage_events(connection)
-        while _copy_chunk(connection, statements.copy_events, rows):
+        while copy_chunk(connection, statements.copy_events, rows):
             with connection.transaction():
                 inserted += statements.merge_events(connection)
             on_progress("read", source.position(), source.size)
@@ -134,7 +134,7 @@ def load_events(  # noqa: PLR0913  # the same
     return Report(feed.good, inserted, 0, known, 0, feed.rejected, tuple(sorted(feed.strange)))
 
 
-class _Feed:
+class Feed:
     """The rows of a file, renamed and checked; those that fail are reported and counted."""
 
     def __init__(
@@ -199,15 +199,16 @@ class _Feed:
 
 
 def _event_kinds(connection: Connection[Any], path: Path) -> frozenset[str]:
-    with _stopping(path), connection.transaction():
+    with stopping(path), connection.transaction():
         return statements.event_kinds(connection)
 
 
-def _copy_chunk(
+def copy_chunk(
     connection: Connection[Any],
     copying: Callable[[Cursor[Any]], AbstractContextManager[Copy]],
     rows: Iterator[tuple[Any, ...]],
 ) -> int:
+    """Copy the next rows into a table of the session and return how many there were."""
     copied = 0
     with connection.transaction(), connection.cursor() as cursor, copying(cursor) as copy:
         for values in islice(rows, CHUNK):
@@ -234,7 +235,8 @@ def _merge_items(
 
 
 @contextmanager
-def _stopping(path: Path) -> Iterator[None]:
+def stopping(path: Path) -> Iterator[None]:
+    """Say of which file it was that the database refused something."""
     try:
         yield
     except psycopg.Error as error:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-import numpy as np
-
 from rec_pkg import statements
 from rec_pkg.calibration import Calibration, fit_calibration
 from rec_pkg.errors import CalibrationRefused
+from rec_pkg.halfvec import packed, unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
+    import numpy as np
     from numpy.typing import NDArray
     from psycopg import Connection, Copy, Cursor
 
@@ -76,7 +76,7 @@ def calibrate(
     with connection.transaction():
         active = _lock(connection)
         _check_items(connection, active)
-        sample = _unpacked(statements.sample_vectors(connection, SAMPLE), active.dims)
+        sample = unpacked(statements.sample_vectors(connection, SAMPLE), active.dims)
         fitted = fit_calibration(_uncalibrated(active, sample), ridge)
         return _move(connection, active, fitted, on_progress)
 
@@ -128,8 +128,8 @@ def _move(
     found = statements.vectors_to_move(connection)
 
     def moved(embeddings: Sequence[bytes]) -> list[bytes]:
-        plain = _uncalibrated(active, _unpacked(embeddings, active.dims))
-        return _packed(fitted.apply(plain) if fitted else plain)
+        plain = _uncalibrated(active, unpacked(embeddings, active.dims))
+        return packed(fitted.apply(plain) if fitted else plain)
 
     statements.make_next_vectors(connection)
     _move_table(connection, OF_ITEMS, moved, lambda done: on_progress("items", done, found.items))
@@ -177,20 +177,3 @@ def _uncalibrated(active: ActiveEncoder, vectors: NDArray[np.float32]) -> NDArra
     if active.calibration is None:
         return vectors
     return Calibration.from_bytes(active.calibration, active.dims).invert(vectors)
-
-
-def _halfvec(dims: int) -> np.dtype[np.void]:
-    """Return the binary form of a halfvec: length, nothing, and the components, big-endian."""
-    return np.dtype([("dims", ">u2"), ("unused", ">u2"), ("embedding", ">f2", (dims,))])
-
-
-def _unpacked(embeddings: Sequence[bytes], dims: int) -> NDArray[np.float32]:
-    rows = np.frombuffer(b"".join(embeddings), _halfvec(dims))
-    return np.asarray(rows["embedding"], np.float32)
-
-
-def _packed(vectors: NDArray[np.float32]) -> list[bytes]:
-    count, dims = vectors.shape
-    rows = np.zeros(count, _halfvec(dims))
-    rows["dims"], rows["embedding"] = dims, vectors
-    return [row.tobytes() for row in rows]

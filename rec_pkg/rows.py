@@ -11,11 +11,15 @@ from hashlib import sha256
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from rec_pkg.readers import BadRow, Row, parse_json
 from rec_pkg.statements import ITEM_COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+    from numpy.typing import NDArray
 
 ID_BYTES: Final = 1000  # two of them and a kind fit into an entry of an index, 2,704 bytes
 NAME_BYTES: Final = 200
@@ -115,6 +119,33 @@ class EventRows:
         place = self._equal[digest]
         self._equal[digest] += 1
         return f"load:{digest.hex()}:{place}" if place else f"load:{digest.hex()}"
+
+
+@dataclass(frozen=True)
+class VectorRows:
+    """Turns rows into tuples of item_id and unit vector, float32 (dims,)."""
+
+    dims: int
+
+    def __call__(self, row: Row) -> Tuple:
+        """Return the tuple of a row, or raise BadRow."""
+        return identifier(row, "item_id"), self._unit(row.get("embedding"))
+
+    def _unit(self, given: object) -> NDArray[np.float32]:
+        numbers = parse_json(given) if isinstance(given, str) else given
+        if not isinstance(numbers, list) or len(numbers) != self.dims:
+            raise BadRow(f"embedding must be a list of {self.dims} numbers")
+        try:
+            vector = np.array(numbers, np.float64)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise BadRow("embedding holds something that is no number") from error
+        if vector.ndim != 1:
+            raise BadRow(f"embedding must be a list of {self.dims} numbers")
+        with np.errstate(over="ignore"):
+            length = np.linalg.norm(vector)
+        if not (np.isfinite(length) and length > 0):
+            raise BadRow("embedding has no direction")
+        return (vector / length).astype(np.float32)
 
 
 def identifier(row: Row, name: str, *, needed: bool = True) -> str | None:

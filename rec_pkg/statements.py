@@ -38,6 +38,9 @@ COPY_EVENTS: Final = (
     " (user_id, item_id, kind, text, value, occurred_at, dedupe_key) from stdin"
 )
 
+COPY_VECTORS: Final = (
+    "copy pg_temp.loaded_vectors (item_id, embedding) from stdin with (format binary)"
+)
 COPY_ITEM_VECTORS: Final = "copy rec.item_vectors_next from stdin with (format binary)"
 COPY_TEXT_VECTORS: Final = "copy rec.texts_next from stdin with (format binary)"
 
@@ -103,6 +106,39 @@ def copy_events(cursor: Cursor[Any]) -> AbstractContextManager[Copy]:
 def merge_events(connection: Connection[Any]) -> int:
     """Append what was copied to the event log and return how many events were new."""
     return int(_one(connection, "select rec.merge_events()")[0])
+
+
+def stage_vectors(connection: Connection[Any]) -> None:
+    """Make the session's table for vectors of items, or empty it."""
+    connection.execute("select rec.stage_vectors()")
+
+
+def copy_vectors(cursor: Cursor[Any]) -> AbstractContextManager[Copy]:
+    """Return a COPY that takes item_id and vector in binary form."""
+    return cursor.copy(COPY_VECTORS)
+
+
+def merge_vectors(connection: Connection[Any], fingerprint: str) -> tuple[int, int, int, int]:
+    """Store what was copied; return how many vectors were new, changed, the same, of no item."""
+    call = "select inserted, updated, unchanged, unknown from rec.merge_vectors(%s)"
+    inserted, updated, unchanged, unknown = _one(connection, call, (fingerprint,))
+    return inserted, updated, unchanged, unknown
+
+
+def drop_vector_index(connection: Connection[Any]) -> bool:
+    """Drop the index of the vectors if there are none, and return whether it is missing now."""
+    return bool(_one(connection, "select rec.drop_vector_index()")[0])
+
+
+def make_vector_index(connection: Connection[Any], workers: int | None, memory: str | None) -> bool:
+    """Make the index of the vectors if it is missing, and return whether it was."""
+    return bool(_one(connection, "select rec.make_vector_index(%s, %s)", (workers, memory))[0])
+
+
+def index_progress(connection: Connection[Any], pid: int) -> tuple[int, int] | None:
+    """Return how far the index is that a session is making, and of how much; None if none is."""
+    call = "select done, total from rec.index_progress(%s)"
+    return connection.execute(call, [pid]).fetchone()
 
 
 def event_kinds(connection: Connection[Any]) -> frozenset[str]:

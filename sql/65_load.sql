@@ -127,3 +127,109 @@ end $$;
 comment on function rec.merge_events is
     'Append what was copied to the event log, in the order of the file, and empty the table. Of '
     'events of one user with the same dedupe key the first counts.';
+
+-- rec.stage_vectors() -> nothing; pg_temp.loaded_vectors is there and empty
+create or replace function rec.stage_vectors()
+returns void language plpgsql volatile
+set search_path from current
+as $$
+begin
+    if to_regclass('pg_temp.loaded_vectors') is null then
+        create temp table loaded_vectors (
+            place bigint generated always as identity, item_id text not null,
+            embedding halfvec not null);
+    else
+        truncate pg_temp.loaded_vectors restart identity;
+    end if;
+end $$;
+comment on function rec.stage_vectors is
+    'Make pg_temp.loaded_vectors, or empty it. Copy rows into it, then call rec.merge_vectors().';
+
+-- rec.merge_vectors(fingerprint) -> how many vectors were new, changed, the same, of no item of ours
+create or replace function rec.merge_vectors(p_fingerprint text)
+returns table (inserted bigint, updated bigint, unchanged bigint, unknown bigint)
+language plpgsql volatile
+set search_path from current
+as $$
+begin
+    perform rec.share_space();
+    perform rec.check_encoder(p_fingerprint);
+    analyze pg_temp.loaded_vectors;
+    return query
+    with loaded as materialized (
+        select distinct on (l.item_id) l.item_id, l.embedding, i.content_hash,
+            i.item_id is null as is_unknown, v.item_id is null as is_new,
+            v.embedding is distinct from l.embedding or i.stale as differs
+        from pg_temp.loaded_vectors l
+        left join rec.items i on i.item_id = l.item_id
+        left join rec.item_vectors v on v.item_id = l.item_id
+        order by l.item_id, l.place desc
+    ), stored as (
+        insert into rec.item_vectors as v (item_id, embedding)
+        select l.item_id, l.embedding from loaded l where l.differs and not l.is_unknown
+        on conflict (item_id) do update set embedding = excluded.embedding
+        where v.embedding <> excluded.embedding
+    ), marked as (
+        update rec.items i set encoded_hash = l.content_hash, encode_error = null
+        from loaded l where i.item_id = l.item_id and l.differs
+    )
+    select count(*) filter (where l.is_new and not l.is_unknown),
+        count(*) filter (where l.differs and not l.is_new),
+        count(*) filter (where not l.differs and not l.is_unknown),
+        count(*) filter (where l.is_unknown)
+    from loaded l;
+    if exists (select from rec.pending p where p.retry_at = 'infinity') then
+        perform rec.retry(p_items => array(select l.item_id from pg_temp.loaded_vectors l));
+    end if;
+    truncate pg_temp.loaded_vectors restart identity;
+end $$;
+comment on function rec.merge_vectors is
+    'Store what was copied as the vectors of the present contents of the items, as if a worker had '
+    'encoded them, and empty the table. Of rows of one item the last counts.';
+
+-- rec.drop_vector_index() -> whether there is no index of the vectors from here on
+create or replace function rec.drop_vector_index()
+returns boolean language plpgsql volatile
+set search_path from current
+as $$
+begin
+    if not exists (select from rec.item_vectors) then
+        drop index if exists rec.item_vectors_hnsw;
+    end if;
+    return to_regclass('rec.item_vectors_hnsw') is null;
+end $$;
+comment on function rec.drop_vector_index is
+    'Drop the index of the vectors while there are none: it is built much faster than it grows. With '
+    'vectors it stays, since lists need it.';
+
+-- rec.make_vector_index(workers, memory) -> whether the index of the vectors was made
+create or replace function rec.make_vector_index(p_workers integer default null, p_memory text default null)
+returns boolean language plpgsql volatile
+set search_path from current
+as $$
+begin
+    if to_regclass('rec.item_vectors_hnsw') is not null then
+        return false;
+    end if;
+    perform set_config('max_parallel_maintenance_workers', p_workers::text, true)
+    where p_workers is not null;
+    perform set_config('maintenance_work_mem', p_memory, true) where p_memory is not null;
+    create index item_vectors_hnsw on rec.item_vectors
+        using hnsw (embedding halfvec_cosine_ops) with (m = 16, ef_construction = 100);
+    analyze rec.item_vectors;
+    return true;
+end $$;
+comment on function rec.make_vector_index is
+    'Make the index of the vectors if it is missing, with so many processes beside this one and so much '
+    'memory, or what the server is set to. rec.index_progress tells how far it is.';
+
+-- rec.index_progress(pid) -> blocks of the table that the index being made in this session has, of all
+create or replace function rec.index_progress(p_pid integer)
+returns table (done bigint, total bigint)
+language sql stable
+set search_path from current
+as $$
+    select p.blocks_done, p.blocks_total from pg_stat_progress_create_index p where p.pid = p_pid;
+$$;
+comment on function rec.index_progress is
+    'How far the index is that a session is making; no row if it makes none.';

@@ -35,6 +35,7 @@ COMMANDS = [
     ["migrate"],
     ["load", "items"],
     ["load", "events"],
+    ["load", "vectors"],
     ["worker"],
     ["recommend"],
     ["explain"],

@@ -112,7 +112,8 @@ OWNER: Final = """
     steps_of recount retire months drop_partition drop_strays drop_bases drop_orphans
     drop_raw_texts released bounded_counts record_release
     rebuild_user rebuild_collaborative lock_texts drop_texts retry_items
-    stage_items settle_items merge_items stage_events merge_events
+    stage_items settle_items merge_items stage_events merge_events stage_vectors merge_vectors
+    drop_vector_index make_vector_index index_progress
     lock_space vectors_to_move sample_vectors item_vectors_after text_vectors_after interested_after
     move_interests activate_calibration check_movable make_next_vectors index_next_vectors
     dependent_views lock_vectors copy_privileges role_name policies take_place drop_previous

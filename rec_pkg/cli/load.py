@@ -1,4 +1,4 @@
-"""`pgrec load`: files of items and events."""
+"""`pgrec load`: files of items, events and vectors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ SHOWN: Final = 100
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Load items or events from a CSV or JSON Lines file, again and again without harm.",
+    help="Load items, events or vectors from a CSV or JSON Lines file, again and again"
+    " without harm.",
 )
 
 File = Annotated[
@@ -133,6 +134,69 @@ def events(
             on_progress=on_progress,
         )
     _finish("events", report, as_json=as_json)
+
+
+@app.command()
+def vectors(  # noqa: PLR0913  # as many as there are options
+    path: File,
+    *,
+    fingerprint: Annotated[
+        str,
+        typer.Option(
+            help="Fingerprint of the encoder that made them, or its first 12 digits.",
+            show_default=False,
+        ),
+    ],
+    maps: Maps = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=1024, help="Processes that make the index. Default: as the server is set."
+        ),
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(help="Memory to make the index in, such as 4GB. Default: as it is set."),
+    ] = None,
+    delimiter: Delimiter = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Store vectors of items that were made elsewhere, by the same encoder.
+
+    Columns: item_id, embedding (a JSON list of numbers). The items must be there already. Where no
+    vectors are stored yet, the index is made once after the last row, by several processes at once,
+    and lists compare all items meanwhile. Broken off at any point, the same command goes on.
+
+    `pgrec encoder check` shows the fingerprint on the machine where the vectors are made.
+
+        pgrec load vectors vectors.jsonl.gz --fingerprint 4e0c08e09822 --workers 4 --memory 4GB
+    """
+    from rec_pkg.vector_loading import load_vectors  # noqa: PLC0415  # slow to import
+
+    mapping = _mapping(maps)
+    with open_connection() as connection, progress(lines=True) as on_progress:
+        report = load_vectors(
+            connection,
+            path,
+            fingerprint,
+            mapping,
+            workers=workers,
+            memory=memory,
+            delimiter=delimiter,
+            on_reject=_Rejections(),
+            on_progress=on_progress,
+        )
+    if as_json:
+        print_json(asdict(report))
+    else:
+        counted = {
+            name: count for name, count in asdict(report).items() if name != "rows" and count
+        }
+        said = ", ".join(f"{count:,} {name}" for name, count in counted.items())
+        console.print(f"vectors: {said or 'none'}", soft_wrap=True)
+    if report.rejected or report.unknown:
+        raise typer.Exit(1)
 
 
 def _mapping(maps: list[str] | None, *, of_events: bool = False) -> dict[str, str]:

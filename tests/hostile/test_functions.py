@@ -45,6 +45,7 @@ LEFT_OUT: Final = {
     "merge_changes": ON_OWN_SUMS,
     "merge_events": STEP_OF_A_LOAD,
     "merge_items": STEP_OF_A_LOAD,
+    "merge_vectors": STEP_OF_A_LOAD,
     "move_interests": STEP_OF_A_SWAP,
     "refuse_rewrite": TRIGGER,
     "role_advice": OF_A_ROLE,

@@ -1,0 +1,160 @@
+"""Loading vectors that were made elsewhere: COPY, merge, and the index once, after the rows."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import psycopg
+
+from rec_pkg import pooler, statements
+from rec_pkg.calibration import Calibration
+from rec_pkg.errors import BadInput
+from rec_pkg.halfvec import packed
+from rec_pkg.loading import Feed, OnProgress, OnReject, copy_chunk, stopping
+from rec_pkg.readers import Source
+from rec_pkg.rows import VectorRows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from psycopg import Connection
+
+    from rec_pkg.statements import ActiveEncoder
+
+COLUMNS: Final = ("item_id", "embedding")
+SHORTEST: Final = 12
+"""Digits of a fingerprint that tell an encoder; as many as logs and errors show."""
+
+LOOK_S: Final = 0.5
+
+
+@dataclass(frozen=True)
+class VectorReport:
+    """What became of the vectors of a file; `unknown` are those of items that are not there."""
+
+    rows: int
+    inserted: int
+    updated: int
+    unchanged: int
+    unknown: int
+    rejected: int
+
+
+def load_vectors(  # noqa: PLR0913  # a file can be read in as many ways
+    connection: Connection[Any],
+    path: Path,
+    fingerprint: str,
+    mapping: Mapping[str, str] | None = None,
+    *,
+    workers: int | None = None,
+    memory: str | None = None,
+    delimiter: str | None = None,
+    on_reject: OnReject = lambda _: None,
+    on_progress: OnProgress = lambda *_: None,
+) -> VectorReport:
+    """
+    Store the vectors of a file as those of the present contents of the items.
+
+    Columns (or keys) are item_id and embedding, a list of numbers; the length of a vector does not
+    matter. If no vectors are stored yet, the HNSW index is dropped before the first and made after
+    the last one; until then lists compare all items. Each chunk is a transaction of its own. Broken
+    off at any point, it is gone on with by the same call.
+
+    Args:
+        connection: of the owner of schema `rec`.
+        path: a .csv, .tsv, .jsonl or .ndjson file, or one of these with .gz.
+        fingerprint: of the encoder that made the vectors, or its first 12 digits or more. It must
+            be the active one, or the one on which that rests by a calibration.
+        mapping: our name of a column -> the file's name of it.
+        workers: processes that make the index beside the server's own; None: as it is set.
+        memory: for the index, such as 4GB; None: as it is set.
+        delimiter: of a CSV; None: comma, or tab in a .tsv.
+        on_reject: called with each row that is not loaded.
+        on_progress: called after each chunk, and with `index` while that is made.
+
+    Raises:
+        BadInput: if nothing of the file can be read, or it is of another encoder.
+        LoadStopped: if the database refuses a chunk.
+    """
+    source = Source(path, delimiter)
+    with stopping(path), pooler.one_session(connection):
+        with connection.transaction():
+            active = _active(connection, fingerprint)
+            statements.stage_vectors(connection)
+            statements.drop_vector_index(connection)
+        feed = Feed(source, mapping or {}, VectorRows(active.dims), on_reject, COLUMNS)
+        counts = np.zeros(4, np.int64)
+        with feed.rows("item_id") as rows:
+            placed = _placed(rows, active, fingerprint)
+            while copy_chunk(connection, statements.copy_vectors, placed):
+                with connection.transaction():
+                    counts += statements.merge_vectors(connection, active.fingerprint)
+                on_progress("read", source.position(), source.size)
+        make_index(connection, workers, memory, on_progress)
+        with connection.transaction():
+            statements.wake(connection)
+    inserted, updated, unchanged, unknown = counts.tolist()
+    return VectorReport(feed.good, inserted, updated, unchanged, unknown, feed.rejected)
+
+
+def make_index(
+    connection: Connection[Any],
+    workers: int | None = None,
+    memory: str | None = None,
+    on_progress: OnProgress = lambda *_: None,
+) -> bool:
+    """Make the HNSW index of the vectors if it is missing, and return whether it was."""
+    on_progress("index", 0, 0)
+    with _watched(connection, on_progress), connection.transaction():
+        return statements.make_vector_index(connection, workers, memory)
+
+
+def _active(connection: Connection[Any], fingerprint: str) -> ActiveEncoder:
+    active = statements.active_encoder(connection)
+    if active is None:
+        raise BadInput("no encoder is active yet; run `pgrec worker --once` first")
+    known = [active.fingerprint, *filter(None, [active.base])]
+    if len(fingerprint) < SHORTEST or not any(each.startswith(fingerprint) for each in known):
+        names = " and ".join(each[:SHORTEST] for each in known)
+        raise BadInput(f"vectors of {names} are stored here, those of the file are of another one")
+    return active
+
+
+def _placed(
+    rows: Iterator[tuple[Any, ...]], active: ActiveEncoder, fingerprint: str
+) -> Iterator[tuple[str, bytes]]:
+    """Yield the rows in the space of the stored vectors, in binary form."""
+    calibration = None
+    if active.calibration is not None and not active.fingerprint.startswith(fingerprint):
+        calibration = Calibration.from_bytes(active.calibration, active.dims)
+    for item_id, vector in rows:
+        one = vector[np.newaxis]
+        (embedding,) = packed(calibration.apply(one) if calibration else one)
+        yield item_id, embedding
+
+
+@contextmanager
+def _watched(connection: Connection[Any], on_progress: OnProgress) -> Iterator[None]:
+    """Tell how far the index is that a connection makes, by asking on another one."""
+    over = Event()
+    address, password = connection.info.dsn, connection.info.password
+    pid = connection.info.backend_pid
+
+    def look() -> None:
+        with psycopg.connect(address, password=password, autocommit=True) as other:
+            while not over.wait(LOOK_S):
+                if found := statements.index_progress(other, pid):
+                    on_progress("index", *found)
+
+    looking = Thread(target=look, daemon=True)
+    looking.start()
+    try:
+        yield
+    finally:
+        over.set()
+        looking.join()
