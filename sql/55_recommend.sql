@@ -132,8 +132,7 @@ begin
         from unnest(v_left, v_closest, p_topics) with ordinality as c (score, closest, topic, place)
         where c.score is not null
         order by (1 - p_diversity) * c.score - p_diversity * c.closest
-            + p_balance * coalesce(greatest(
-                floor(p_shares[c.topic] * v_pick + 1e-9) - v_counts[c.topic], 0), 0) desc, c.place
+            + p_balance * coalesce(p_shares[c.topic] * v_pick - v_counts[c.topic], 0) desc, c.place
         limit 1;
         pick := v_pick;
         return next;
@@ -152,8 +151,7 @@ end $$;
 comment on function rec.diversify is
     'Greedy order that trades the score against similarity to what is picked already (maximal '
     'marginal relevance; Carbonell and Goldstein, SIGIR 1998) and gives each topic its share of '
-    'the list (calibrated recommendation; Steck, RecSys 2018): p_balance for each whole place that a '
-    'topic is due, of what is picked so far, and has not got.';
+    'the list (calibrated recommendation; Steck, RecSys 2018).';
 
 -- rec.explore(items, masses, k, share, user, seed) -> places of items in the order of the list
 create or replace function rec.explore(
