@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session, scoped_session
 
 from rec_pkg import erasure, models, pooler, queries, schema
+from rec_pkg.addresses import url_of
 from rec_pkg.errors import BadInput, DatabaseUnreachable, RecError, SchemaMissing, UnknownItem
 from rec_pkg.models import Item
 from rec_pkg.queries import Interest, PopularItem, Recommendation, Share, SimilarItem
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     Transaction = Session | Connection
 
 T = TypeVar("T")
-DRIVER: Final = "postgresql+psycopg"
 CHECKED: Final = "pgrec_schema_checked"
 UNDEFINED: Final = {"3F000", "42883", "42P01"}  # schema, function, table
 BROKEN: Final = ("08", "57P")  # connection exceptions, the server stops
@@ -62,7 +62,8 @@ class Client:
     The functions of schema `rec` as calls, each in a transaction of its own.
 
     Args:
-        database: an Engine, which stays the caller's, or the URL of a database as libpq writes it.
+        database: an Engine, which stays the caller's, or the URL of a database as libpq writes it,
+            with one host or several.
 
     Raises:
         DatabaseUnreachable: from any call, if the connection fails.
@@ -281,17 +282,7 @@ class Client:
 
 def _engine(database: URL | str) -> Engine:
     # Errors end up in logs, and passwords are not for logs, nor what users are called and write.
-    try:
-        url = sa.make_url(database)
-    except (exc.ArgumentError, ValueError):
-        raise BadInput("this is not the URL of a database") from None
-    if url.drivername in {"postgres", "postgresql"}:
-        url = url.set(drivername=DRIVER)
-    if url.get_backend_name() != "postgresql" or "@" in (url.host or ""):
-        raise BadInput("the URL of a database is postgresql://..., with @ in a password as %40")
-    password = url.query.get("password")
-    if isinstance(password, str):
-        url = url.difference_update_query(["password"]).set(password=password)
+    url = url_of(database)
     engine = sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)
     sa.event.listen(engine, "connect", lambda connection, _: pooler.adapt(connection))
     return engine

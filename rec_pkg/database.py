@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
@@ -11,6 +10,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy import create_engine
 
 from rec_pkg import pooler
+from rec_pkg.addresses import DRIVER, is_torn
 from rec_pkg.embedded import EmbeddedServer
 from rec_pkg.errors import BadInput, DatabaseUnreachable
 
@@ -28,9 +28,7 @@ LIBPQ_VARIABLES: Final = (
     "PGUSER",
     "PGSERVICE",
 )
-DRIVER: Final = "postgresql+psycopg"
 CONNECT_TIMEOUT_S: Final = 10
-PORTS: Final = re.compile(r"[\d,]*")
 SECRET: Final = b"*"  # how libpq marks the options that are passwords
 
 
@@ -112,10 +110,7 @@ def _with_defaults(address: str) -> str:
         parts = conninfo_to_dict(address)
     except psycopg.Error:
         raise BadInput("PGREC_DATABASE_URL is no URL or connection string of libpq") from None
-    odd = "@" in f"{parts.get('host', '')}{parts.get('dbname', '')}" or not PORTS.fullmatch(
-        str(parts.get("port", ""))
-    )
-    if odd and "://" in address:
+    if is_torn(parts) and "://" in address:
         raise BadInput("in PGREC_DATABASE_URL, write @ and / of a password as %40 and %2F")
     parts.setdefault("fallback_application_name", "pgrec")
     if "PGCONNECT_TIMEOUT" not in os.environ:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
+from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
 import psycopg
@@ -99,7 +100,7 @@ class _Life:
         self._encoder = encoder
         self._metrics = metrics
         self._stopping = stopping
-        self._leftovers: list[int] = []
+        self._leftovers: defaultdict[str, list[int]] = defaultdict(list)
         self.was_well = False
         """Whether the last connection got as far as doing all that waited."""
 
@@ -108,11 +109,11 @@ class _Life:
         self.was_well = False
         async with Store.connect(self._conninfo, self._settings.silence_seconds) as store:
             loop = Loop(store, self._encoder, self._settings, self._metrics, self._stopping)
-            leftovers = self._leftovers
-            self._leftovers = [*leftovers, *store.sessions][-REMEMBERED:]
+            leftovers = self._leftovers[store.place]
+            self._leftovers[store.place] = [*leftovers, *store.sessions][-REMEMBERED:]
             await loop.prepare()
             await store.end_sessions(leftovers)
-            self._leftovers = store.sessions
+            self._leftovers[store.place] = store.sessions
             try:
                 await loop.run(once=once)
             finally:

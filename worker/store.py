@@ -142,6 +142,12 @@ class Store:
         return self._work.closed or self._work.broken
 
     @property
+    def place(self) -> str:
+        """Which of the servers in the conninfo this is; a process id means nothing at another."""
+        info = self._work.info
+        return f"{info.hostaddr or info.host}:{info.port}"
+
+    @property
     def sessions(self) -> list[int]:
         """Process ids of the server's side of both connections."""
         return [self._work.info.backend_pid, self._listener.info.backend_pid]

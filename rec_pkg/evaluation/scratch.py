@@ -21,6 +21,7 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy import create_engine
 
 from rec_pkg import database, schema
+from rec_pkg.addresses import DRIVER
 from rec_pkg.encoder import fetch, fingerprint, load_record
 from rec_pkg.errors import DatabaseRefused, WorkerSilent
 from rec_pkg.evaluation.data import Event
@@ -127,7 +128,7 @@ def _event_texts(dataset: Dataset) -> list[str]:
 
 def _fill(settings: Settings, address: str, dataset: Dataset, on_progress: OnProgress) -> None:
     """Bring the kept database to this version, with every item and every text encoded."""
-    engine = create_engine(f"{database.DRIVER}://", creator=lambda: psycopg.connect(address))
+    engine = create_engine(f"{DRIVER}://", creator=lambda: psycopg.connect(address))
     try:
         schema.migrate(engine, dims=load_record(settings.encoder).dims)
     finally:

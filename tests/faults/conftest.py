@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import os
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 from fault_tally import Faults, Tally
-from fault_world import World
+from fault_world import World, free_port, run_program
 
 from rec_pkg.errors import EmbeddedServerMissing
 
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from fault_world import Connection
+
+    from rec_pkg.embedded import EmbeddedServer
 
 
 TALLY = pytest.StashKey[Tally]()
@@ -87,3 +91,24 @@ def db(world: World, database: str) -> Iterator[Connection]:
     """A connection by the socket to the fresh database."""
     with world.connect(database) as connection:
         yield connection
+
+
+@pytest.fixture
+def standby(world: World) -> Iterator[EmbeddedServer]:
+    """A hot standby of the server, up to date when it is handed over."""
+    if not (world.server.psql_path.parent / "pg_basebackup").exists():
+        pytest.skip("this Postgres comes without pg_basebackup")
+    made = world.new_server("standby", free_port())
+    made.home.mkdir(parents=True)
+    owner = world.server.home.stat()
+    os.chown(made.home, owner.st_uid, owner.st_gid)
+    made.home.chmod(0o700)
+    source = ["-d", world.server.url.replace("/pgrec?", "/postgres?")]
+    data = ["-D", str(made.home / "data"), "-R", "-X", "stream", "-c", "fast", "--no-sync"]
+    run_program(world.server, "pg_basebackup", *source, *data)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop("immediate")
+        shutil.rmtree(made.home, ignore_errors=True)

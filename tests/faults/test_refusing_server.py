@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 from fault_workers import drained, sleeping, wait_until, worker
-from fault_world import free_port, run_program
 
 from rec_pkg import Client
 
@@ -127,27 +125,6 @@ def test_a_full_disk_parks_nothing_is_asked_seldom_and_goes_on_when_there_is_roo
             (small_disk / "ballast").unlink()
             assert faults.survived(db, keys) == USERS
             assert one.process.poll() is None
-
-
-@pytest.fixture
-def standby(world: World) -> Iterator[EmbeddedServer]:
-    """A hot standby of the server, up to date when it is handed over."""
-    if not (world.server.psql_path.parent / "pg_basebackup").exists():
-        pytest.skip("this Postgres comes without pg_basebackup")
-    made = world.new_server("standby", free_port())
-    made.home.mkdir(parents=True)
-    owner = world.server.home.stat()
-    os.chown(made.home, owner.st_uid, owner.st_gid)
-    made.home.chmod(0o700)
-    source = ["-d", world.server.url.replace("/pgrec?", "/postgres?")]
-    data = ["-D", str(made.home / "data"), "-R", "-X", "stream", "-c", "fast"]
-    run_program(world.server, "pg_basebackup", *source, *data)
-    try:
-        made.start()
-        yield made
-    finally:
-        made.stop("immediate")
-        shutil.rmtree(made.home, ignore_errors=True)
 
 
 @pytest.fixture
