@@ -85,16 +85,21 @@ def filled_database(
     address: str, template: str, fill: Callable[[Connection], None]
 ) -> Iterator[Connection]:
     """A connection to a copy of `template`, which is migrated and filled if it is not there."""
+    prepare(address, template, fill)
+    create(address, "pgrec_bench_run", template)
+    with visit(address, "pgrec_bench_run") as db:
+        yield db
+    run(address, sql.SQL("drop database pgrec_bench_run"))
+
+
+def prepare(address: str, template: str, fill: Callable[[Connection], None]) -> None:
+    """Make a database and fill it, unless it is there; it gets its name when it is whole."""
     if not exists(address, template):
         create(address, "pgrec_bench_aside", "template0")
         with visit(address, "pgrec_bench_aside") as db:
             fill(db)
         rename = sql.SQL("alter database pgrec_bench_aside rename to {}")
         run(address, rename.format(sql.Identifier(template)))
-    create(address, "pgrec_bench_run", template)
-    with visit(address, "pgrec_bench_run") as db:
-        yield db
-    run(address, sql.SQL("drop database pgrec_bench_run"))
 
 
 @contextmanager
