@@ -95,6 +95,7 @@ def steady(address: str, minutes: float) -> list[Target]:
     create(address, "pgrec_bench_soak", "template0")
     with visit(address, "pgrec_bench_soak") as db:
         mass.fill_catalogue(db, soak.ITEMS, mass.Clock())
+        soak.add_histories(db)
         url = make_url(address).set(database="pgrec_bench_soak")
         samples = soak.soak(db, url.render_as_string(hide_password=False), minutes)
     run(address, sql.SQL("drop database pgrec_bench_soak with (force)"))

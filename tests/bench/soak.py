@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 import psycopg
+import shop
 from mass import Clock, console
 from rich.table import Table
 from support import Target
@@ -27,6 +28,7 @@ USERS: Final = 2000
 WRITERS, EVENTS_A_SECOND = 2, 60  # each
 READERS, LISTS_A_SECOND = 1, 5
 TEXT_SHARE: Final = 0.02
+HISTORY: Final = 12
 LOOKS: Final = 60
 MIB: Final = 2.0**20
 WATCHED: Final = (
@@ -114,6 +116,19 @@ def write(db: Connection, chance: random.Random) -> None:
 def read(db: Connection, chance: random.Random) -> None:
     """One list."""
     db.execute("select * from rec.recommend(%s, 10)", [f"user {chance.randrange(USERS)}"])
+
+
+def add_histories(db: Connection) -> None:
+    """So many events of each user as one can follow, so that all is steady from the start."""
+    db.execute(
+        "insert into rec.events (user_id, item_id, occurred_at)"
+        " select 'user ' || u, 'i' || (u * 7919 + n * 104729) %% %s, now() - n * interval '1 hour'"
+        " from generate_series(0, %s) u, generate_series(1, %s) n",
+        [ITEMS, USERS - 1, HISTORY],
+    )
+    for call in ("select rec.apply_pending(5000)", "select rec.merge_deltas()"):
+        while shop.drain(db, call):
+            pass
 
 
 @contextmanager
