@@ -45,7 +45,6 @@ LARGE: Final = SERVER | {
     "shared_buffers": "3GB",
     "maintenance_work_mem": "3GB",
     "dynamic_shared_memory_type": "sysv",
-    "max_wal_size": "16GB",
 }
 STEADY: Final = {"shared_buffers": "512MB", "jit": "off"}
 

@@ -171,7 +171,12 @@ def test_after_the_primary_dies_worker_writers_and_readers_go_on_at_the_promoted
     with worker(writable, tmp_path) as one:
         with world.connect(database) as db:
             wait_until(lambda: drained(db))
-        with Readers(readable) as readers, Writers(writable, number=4) as writers:
+        with (
+            Client(readable.replace("prefer-standby", "read-write")) as client,
+            Readers(readable) as readers,
+            Writers(writable, number=4) as writers,
+        ):
+            client.track("ann", "item 1", dedupe_key="before")
             wait_until(lambda: len(writers.acknowledged) > ENOUGH)
             world.crash()
             faults.strike()
@@ -179,9 +184,12 @@ def test_after_the_primary_dies_worker_writers_and_readers_go_on_at_the_promoted
             sent, lists = len(writers.acknowledged), readers.lists
             wait_until(lambda: len(writers.acknowledged) > sent + ENOUGH)
             wait_until(lambda: readers.lists > lists)
+            client.track("ann", "item 1", dedupe_key="before")
+            client.track("ann", "item 1", dedupe_key="after")
         assert writers.broken > 0
+        sure = [*writers.acknowledged, "before", "after"]
         with visit(standby, database) as promoted:
-            assert faults.survived(promoted, writers.acknowledged) == len(writers.acknowledged)
+            assert faults.survived(promoted, sure) == len(sure)
         assert one.process.poll() is None
         assert one.said("no line to the server")
 
