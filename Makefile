@@ -11,7 +11,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults hostile bench lint format wheel quality clean
+.PHONY: help demo test faults hostile bench bench-large lint format wheel quality clean
 # One pip at a time.
 .NOTPARALLEL:
 
@@ -23,7 +23,8 @@ help:
 	@echo 'make lint    check style and types of the Python and the SQL'
 	@echo 'make format  format the Python'
 	@echo 'make wheel   build dist/pgrec-*.whl'
-	@echo 'make bench   time lists and folding beside their floors, on 100,000 items; figures in bench.json'
+	@echo 'make bench   time everything beside what it stands on, on 100,000 items; figures in bench.json'
+	@echo 'make bench-large  a million items, and a worker under steady load; most of an hour'
 	@echo 'make quality DATA=folder  tune on and evaluate three data sets; an hour, figures in build/quality'
 	@echo 'make clean   remove .venv and all that was built; PYTHON=python3.12 chooses for the next'
 
@@ -56,7 +57,11 @@ wheel: .venv/.made
 	$(BIN)/python -m pip wheel --disable-pip-version-check -qq --no-deps --wheel-dir dist .
 
 bench: .venv/.for-test
-	@$(BIN)/python tests/bench/recommend.py $(ARGS)
+	@for subject in recommend recall writing folding encoding storage; do \
+	    $(BIN)/python tests/bench/$$subject.py $(ARGS) || exit 1; done
+
+bench-large: .venv/.for-test
+	@$(BIN)/python tests/bench/large.py $(ARGS)
 
 # Seen items stay in the lists of the shop, where people buy again.
 quality: .venv/.for-test
