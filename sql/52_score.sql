@@ -85,8 +85,10 @@ language plpgsql stable rows 500
 set search_path from current
 as $$
 begin
-    if not coalesce(0 <= all(p_strengths || p_next_strengths || p_companion_strengths || p_session)
-        and 1e6 > all(p_strengths || p_next_strengths || p_companion_strengths || p_session), true)
+    if not coalesce(0 <= all(p_strengths) and 1e6 > all(p_strengths), true)
+        or not coalesce(0 <= all(p_next_strengths) and 1e6 > all(p_next_strengths), true)
+        or not coalesce(0 <= all(p_companion_strengths) and 1e6 > all(p_companion_strengths), true)
+        or not coalesce(p_session between 0 and 1e6, true)
     then
         raise exception 'strengths must be between 0 and 1,000,000'
             using errcode = 'invalid_parameter_value';

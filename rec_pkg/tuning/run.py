@@ -39,7 +39,7 @@ MOST: Final = 100.0
 """Greatest weight that the settings allow."""
 DECAYS: Final = (0.3, 0.5, 0.7, 0.9)
 DAY_S: Final = 86_400.0
-HALF_LIVES_S: Final = tuple(days * DAY_S for days in (0.25, 0.5, 1, 3, 7, 30, 180, 1000))
+HALF_LIVES_S: Final = tuple(days * DAY_S for days in (0.25, 1, 7, 30, 180, 1000))
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,9 +36,6 @@ FREE: Final = frozenset({"repeat"})
 CONTENT: Final = frozenset({"content", "latest", "closest"})
 SESSIONS: Final = (0.0, 0.25, 0.5, 0.75)
 """What is tried for `session_weight`."""
-FACTORS: Final = (0.5, 0.7, 1.4, 2.0)
-"""By what a weight is tried to be multiplied."""
-ROUNDS: Final = 2
 BONUSES: Final = tuple(step / 4 for step in range(17))
 """What is tried in favour of an item without events, in the unit of the score: log odds."""
 GIVEN_UP: Final = 0.6
@@ -50,8 +47,7 @@ class Choice:
     """
     A form of the ranker: its terms, and the values of the settings they are computed with.
 
-    `session` is `session_weight`, `bonus` the weight of newness at the least. The weights of
-    greatest likelihood are multiplied by `factors`, one for each term, if there are any.
+    `session` is `session_weight`, `bonus` the weight of newness at the least.
     """
 
     terms: tuple[str, ...]
@@ -59,7 +55,6 @@ class Choice:
     half_life_s: float
     session: float = 0.0
     bonus: float = 0.0
-    factors: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,8 +133,7 @@ def weights_of(choice: Choice, sample: Sample, shape: Shape) -> Floats:
     columns = shape.places(choice.terms, choice.decay, choice.half_life_s)
     free = {column for column, term in zip(columns, choice.terms, strict=True) if term in FREE}
     weights = np.zeros(len(shape.columns))
-    fitted = fit(sample, columns, free, shape.lift(choice.session, sample.presence))
-    weights[columns] = fitted * (choice.factors or 1.0)
+    weights[columns] = fit(sample, columns, free, shape.lift(choice.session, sample.presence))
     if "newness" in choice.terms:
         newness = shape.places(["newness"], choice.decay, choice.half_life_s)
         weights[newness] = np.maximum(weights[newness], choice.bonus)
@@ -171,9 +165,8 @@ class Search:
         Return the best form and the weights (columns,) that all examples give it.
 
         The values first, where those of `first` win ties, and what a visit counts; then up to two
-        terms are left out, and weights that are too great or too small for the top of the list
-        changed, if that gains more than a standard error; then newness gets the weight that brings
-        most.
+        terms are left out if that gains more than a standard error; then newness gets the weight
+        that brings most.
         """
         shape = self._task.terms.shape
         half_lives_s = shape.half_lives_s if "trend" in first.terms else (first.half_life_s,)
@@ -187,46 +180,17 @@ class Search:
             sessions = [replace(best, session=session) for session in SESSIONS]
             best = self._first_unless_better([best, *sessions], chance=0.0)
         best = self._first_unless_better([best, *with_fewer_terms(best)], chance=1.0)
-        best = self._in_proportion(best)
         if "newness" in best.terms:
             best = self._with_bonus(best)
         return best, weights_of(best, self._sample, shape)
 
     def _first_unless_better(self, choices: Sequence[Choice], chance: float) -> Choice:
         """Return the best choice, or the first one unless the gain is `chance` standard errors."""
-        sessions = [choice.session for choice in choices]
-        return choices[self._best_unless_first(self._weights(choices), sessions, chance)]
-
-    def _best_unless_first(self, weights: Floats, sessions: Sequence[float], chance: float) -> int:
-        gains = self._ndcgs(weights, sessions)
+        gains = self._ndcgs(self._weights(choices), [choice.session for choice in choices])
         gains = gains - gains[:, :1]
         means = gains.mean(axis=0)
         best = int(np.argmax(means))
-        return best if means[best] > chance * _error(gains[:, best]) else 0
-
-    def _in_proportion(self, choice: Choice) -> Choice:
-        """Return the choice with the factors that rank best, one of them changed at a time."""
-        terms, shape = choice.terms, self._task.terms.shape
-        columns = shape.places(terms, choice.decay, choice.half_life_s)
-        fitted = self._weights([choice])
-        factors = np.ones(len(terms))
-        for _ in range(ROUNDS):
-            tried = factors * np.array(
-                [
-                    np.where(np.arange(len(terms)) == place, factor, 1.0)
-                    for place, term in enumerate(terms)
-                    for factor in FACTORS
-                    if term not in FREE | {"newness"}
-                ]
-            )
-            options = np.concatenate([factors[None], tried])
-            weights = np.repeat(fitted, len(options), axis=2)
-            weights[:, columns] *= options.T
-            best = self._best_unless_first(weights, [choice.session] * len(options), chance=1.0)
-            if best == 0:
-                break
-            factors = options[best]
-        return replace(choice, factors=tuple(factors.tolist()))
+        return choices[best] if means[best] > chance * _error(gains[:, best]) else choices[0]
 
     def _with_bonus(self, choice: Choice) -> Choice:
         """
