@@ -87,7 +87,7 @@ begin
         order by v.embedding <=> q.query
         limit p_n
     ) n;
-    return case when cardinality(v_items) = p_n * cardinality(p_queries) then v_items end;
+    return case when cardinality(v_items) = p_n::bigint * cardinality(p_queries) then v_items end;
 end $$;
 comment on function rec.indexed_neighbours is
     'The items that the index gives for each query, in one statement; NULL if it gave fewer than '
