@@ -180,7 +180,8 @@ as $$
         (select case when s.exploration > 0 then p_n
             else greatest(p_n - (select count(*) from best b), 0)::integer end
         from rec.settings s),
-        p_domain, p_filter, p_exclude || array(select b.item_id from best b)) n;
+        p_domain, p_filter,
+        array(select unnest(p_exclude) union all select b.item_id from best b)) n;
 $$;
 comment on function rec.candidates is
     'Neighbours of each interest, the first of what people went on to and of what goes together with '

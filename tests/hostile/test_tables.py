@@ -90,7 +90,7 @@ def test_a_row_is_refused_by_name_or_harms_nothing(
         names, places = ", ".join(row), ", ".join(["%s"] * len(row))
         with db.transaction(force_rollback=True):
             if written(db, f"insert into rec.{table} ({names}) values ({places})", row):
-                read_all(db)
+                read_all(db, named=calls_something_nan(table, row))
 
     hold(pytestconfig, is_harmless, rows(COLUMNS[table], 2), quick=30, full=600)
 
@@ -104,7 +104,7 @@ def test_a_change_is_refused_by_name_or_harms_nothing(
         some = "where item_id in ('i3', 'i4')" if table == "items" else ""
         with db.transaction(force_rollback=True):
             if written(db, f"update rec.{table} set {changes} {some}", row):
-                read_all(db)
+                read_all(db, named=calls_something_nan(table, row))
 
     hold(pytestconfig, is_harmless, rows(COLUMNS[table], 1), quick=20, full=400)
 
@@ -280,8 +280,14 @@ def written(db: Connection, statement: str, row: Mapping[str, Literal]) -> bool:
     return True
 
 
-def read_all(db: Connection) -> None:
+def calls_something_nan(table: str, row: Mapping[str, Literal]) -> bool:
+    kinds = COLUMNS[table]
+    return any("NaN" in str(value) for name, value in row.items() if kinds[name] is not numbers)
+
+
+def read_all(db: Connection, *, named: bool = False) -> None:
+    """Everything can be read, and none of it is no number, unless something is `named` NaN."""
     for reader in READERS:
         found = answer(db, reader)
         assert found is not None, reader
-        assert not any(map(NOT_A_NUMBER.search, found)), reader
+        assert named or not any(map(NOT_A_NUMBER.search, found)), reader
