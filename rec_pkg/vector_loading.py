@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event, Thread
@@ -31,6 +32,7 @@ SHORTEST: Final = 12
 """Digits of a fingerprint that tell an encoder; as many as logs and errors show."""
 
 LOOK_S: Final = 0.5
+MEMORY: Final = re.compile(r"\d+(kB|MB|GB|TB)")
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ def load_vectors(  # noqa: PLR0913  # a file can be read in as many ways
     Columns (or keys) are item_id and embedding, a list of numbers; the length of a vector does not
     matter. If no vectors are stored yet, the HNSW index is dropped before the first and made after
     the last one; until then lists compare all items. Each chunk is a transaction of its own. Broken
-    off at any point, it is gone on with by the same call.
+    off at any point, it is gone on with by the same call. While the index is made nobody stores
+    vectors: stop the workers meanwhile. Behind a pooler the index stays.
 
     Args:
         connection: of the owner of schema `rec`.
@@ -81,20 +84,24 @@ def load_vectors(  # noqa: PLR0913  # a file can be read in as many ways
         BadInput: if nothing of the file can be read, or it is of another encoder.
         LoadStopped: if the database refuses a chunk.
     """
+    if memory is not None and not MEMORY.fullmatch(memory):
+        raise BadInput(f"{memory} is no amount of memory; 4GB or 500MB is")
     source = Source(path, delimiter)
-    with stopping(path), pooler.one_session(connection):
+    with connection.transaction():
+        active = _active(connection, fingerprint)
+    feed = Feed(source, mapping or {}, VectorRows(active.dims), on_reject, COLUMNS)
+    counts = np.zeros(4, np.int64)
+    in_one_transaction = pooler.changes_session(connection)
+    with stopping(path), feed.rows("item_id") as rows, pooler.one_session(connection):
         with connection.transaction():
-            active = _active(connection, fingerprint)
             statements.stage_vectors(connection)
-            statements.drop_vector_index(connection)
-        feed = Feed(source, mapping or {}, VectorRows(active.dims), on_reject, COLUMNS)
-        counts = np.zeros(4, np.int64)
-        with feed.rows("item_id") as rows:
-            placed = _placed(rows, active, fingerprint)
-            while copy_chunk(connection, statements.copy_vectors, placed):
-                with connection.transaction():
-                    counts += statements.merge_vectors(connection, active.fingerprint)
-                on_progress("read", source.position(), source.size)
+            if not in_one_transaction:  # which would keep all others from the table
+                statements.drop_vector_index(connection)
+        placed = _placed(rows, active, fingerprint)
+        while copy_chunk(connection, statements.copy_vectors, placed):
+            with connection.transaction():
+                counts += statements.merge_vectors(connection, active.fingerprint)
+            on_progress("read", source.position(), source.size)
         make_index(connection, workers, memory, on_progress)
         with connection.transaction():
             statements.wake(connection)

@@ -88,9 +88,13 @@ begin
     if not coalesce(0 <= all(p_strengths) and 1e6 > all(p_strengths), true)
         or not coalesce(0 <= all(p_next_strengths) and 1e6 > all(p_next_strengths), true)
         or not coalesce(0 <= all(p_companion_strengths) and 1e6 > all(p_companion_strengths), true)
-        or not coalesce(p_session between 0 and 1e6, true)
     then
         raise exception 'strengths must be between 0 and 1,000,000'
+            using errcode = 'invalid_parameter_value';
+    end if;
+    p_session := coalesce(p_session, 0);
+    if not p_session between 0 and 1 then
+        raise exception 'the session must be between 0 and 1'
             using errcode = 'invalid_parameter_value';
     end if;
     p_latest := l2_normalize(p_latest);

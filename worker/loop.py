@@ -30,6 +30,7 @@ REST_S: Final = 0.1
 FEW: Final = 250  # events, fewer than what is folded in the time of a rest
 SETTLING_S: Final = 0.2
 MOST_ROUNDS: Final = 16  # of texts before what waits is folded
+MOST_RESTS: Final = 30  # before upkeep has its turn, under a load that never ends
 HEARING_S: Final = 5.0
 
 log = structlog.get_logger("worker")
@@ -103,9 +104,10 @@ class Loop:
         Work until nothing is left for this worker, and return whether there was anything.
 
         Texts come first: a person looks at what follows from them. Others are woken once if the
-        first round left a backlog. With `rest`, let events gather between rounds that found few.
+        first round left a backlog. With `rest`, let events gather between rounds that found few;
+        then come back after so many of them, however many events there are.
         """
-        rounds = 0
+        rounds = rests = 0
         while not self._stopping.is_set():
             texts = await self._encode_all_texts()
             folded = await self._fold()
@@ -120,6 +122,9 @@ class Loop:
                 await self._store.wake_others()
             if rest and folded < FEW and not items:
                 await self._rest()
+                rests += 1
+            if rests == MOST_RESTS:
+                break
         return rounds > 0
 
     async def _rest(self) -> None:

@@ -44,12 +44,35 @@ alter table rec.settings
 update rec.settings set ef_search = 100 where ef_search = 400;
 """
 
+# Inserts go on before the sql/ of before is there.
 EVENTS_BEFORE = """
-create or replace trigger admit before insert on rec.events
-for each row execute function rec.admit();
-drop trigger admit_some on rec.paused_users;
-drop trigger admit_some on rec.settings;
-drop trigger keep_unread on rec.events;
+do $$
+begin
+    if to_regprocedure('rec.admit()') is not null then
+        create or replace trigger admit before insert on rec.events
+        for each row execute function rec.admit();
+    end if;
+end $$;
+drop trigger if exists admit_some on rec.paused_users;
+drop trigger if exists admit_some on rec.settings;
+drop trigger if exists keep_unread on rec.events;
+create or replace function rec.hash_text()
+returns trigger language plpgsql security definer
+set search_path = rec, pg_temp
+as $$
+begin
+    if octet_length(new.kind) > 200 then
+        raise exception 'the kind of an event has at most 200 bytes'
+            using errcode = 'string_data_right_truncation',
+            hint = 'The kinds are the rows of rec.event_kinds.';
+    end if;
+    if btrim(new.text) = '' then
+        new.text := null;
+    end if;
+    new.text_hash := rec.content_hash(new.text);
+    new.received_at := least(new.received_at, now());
+    return new;
+end $$;
 drop sequence rec.admits_all;
 alter table rec.item_deltas add column from_item text;
 insert into rec.item_deltas (user_id, from_item, to_item, amount, at)

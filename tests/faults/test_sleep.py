@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 FOREVER = {"PGREC_POLL_SECONDS": "600"}
 HEALED_BY_POLL_S = 30.0
 LONGEST_CYCLE = 40
+SETTLED_S = 2.0
 USERS = 200
 
 
@@ -127,6 +130,29 @@ def test_an_event_before_any_step_of_going_to_sleep_is_heard_of(
     assert asyncio.run(live()) > 20
 
 
+def test_upkeep_has_its_turn_while_events_never_cease(
+    world: World, db: Connection, database: str, tmp_path: Path
+) -> None:
+    address = world.url(database)
+    over = threading.Event()
+
+    def click_on() -> None:
+        with world.connect(database) as writer:
+            while not over.wait(0.003):
+                click(writer, "bob")
+
+    with worker(address, tmp_path) as one, ThreadPoolExecutor() as writers:
+        wait_until(lambda: one.said("worker starts") and sleeping(db))
+        try:
+            clicking = writers.submit(click_on)
+            time.sleep(SETTLED_S)
+            db.execute("select rec.forget_user('ann')")
+            wait_until(lambda: erased(db), HEALED_BY_POLL_S)
+        finally:
+            over.set()
+        clicking.result()
+
+
 @pytest.mark.timeout(1500)
 def test_ten_thousand_events_at_any_moment_never_wait_for_the_poll(  # noqa: PLR0913
     world: World, db: Connection, database: str, faults: Faults, tmp_path: Path, *, full: bool
@@ -146,3 +172,8 @@ def test_ten_thousand_events_at_any_moment_never_wait_for_the_poll(  # noqa: PLR
 
 def waits(db: Connection) -> bool:
     return db.execute("select exists (select from rec.pending)").fetchone() == (True,)
+
+
+def erased(db: Connection) -> bool:
+    query = "select bool_and(cleared_at is not null) from rec.erasures"
+    return db.execute(query).fetchone() == (True,)
