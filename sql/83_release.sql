@@ -63,6 +63,10 @@ begin
             detail = format('%s is left', round(greatest(v_left, 0)::numeric, 6)),
             hint = 'settings.privacy_budget is the sum that all releases together may cost.';
     end if;
+    if octet_length(p_question::text) > 2000 then
+        raise exception 'a question has at most 2,000 bytes'
+            using errcode = 'string_data_right_truncation';
+    end if;
     insert into rec.releases (question, epsilon, answer) values (p_question, p_epsilon, p_answer)
     returning release_id into v_release_id;
     return v_release_id;
