@@ -27,7 +27,8 @@ class Quick:
     Vectors out of a hash.
 
     One with `poison` is refused, `panic` raises something else, `nan` gives no number, and `slow`
-    takes its time; with MENDED in the environment only the last.
+    takes its time; with MENDED in the environment only the last. REST_S there is how long the
+    worker rests.
     """
 
     record = load_record("e5-small")
@@ -63,9 +64,10 @@ def _vector(text: str) -> NDArray[Any]:
 if __name__ == "__main__":
     from rec_pkg.cli.session import refusals
     from rec_pkg.database import conninfo
-    from worker import process
+    from worker import loop, process
 
     vars(process)["open_encoder"] = lambda *_: Quick()
+    vars(loop)["REST_S"] = float(os.environ.get("REST_S", loop.REST_S))
     settings = read_settings()
     with refusals():
         process.run(settings, conninfo(settings))

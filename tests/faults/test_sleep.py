@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fault_tally import Faults
     from fault_world import Connection, World
 
-FOREVER = {"PGREC_POLL_SECONDS": "600"}
+FOREVER = {"PGREC_POLL_SECONDS": "600", "REST_S": "0.001"}
 HEALED_BY_POLL_S = 30.0
 LONGEST_CYCLE = 40
 SETTLED_S = 2.0
