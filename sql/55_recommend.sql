@@ -35,6 +35,9 @@ begin
     end if;
     select * into v_settings from rec.settings;
     p_diversity := coalesce(p_diversity, v_settings.diversity);
+    if p_diversity < 1e-100 then  -- its products would underflow
+        p_diversity := 0;
+    end if;
     select * into v_user from rec.profile(p_user_id, p_as_of);
     select array_agg(t.centre order by t.topic), array_agg(t.share order by t.topic)
     into v_centres, v_shares from rec.topics(p_user_id, p_as_of) t;
