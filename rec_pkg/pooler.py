@@ -30,10 +30,14 @@ def changes_session(connection: Connection[Any]) -> bool:
 
 
 @contextmanager
-def one_session(connection: Connection[Any]) -> Iterator[None]:
-    """Stay in one session of the server: behind a pooler this takes a transaction."""
+def one_session(connection: Connection[Any]) -> Iterator[bool]:
+    """
+    Stay in one session of the server, and yield whether this takes a transaction.
+
+    Behind a pooler it does.
+    """
     if changes_session(connection):
         with connection.transaction():
-            yield
+            yield True
     else:
-        yield
+        yield False

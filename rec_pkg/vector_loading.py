@@ -91,8 +91,11 @@ def load_vectors(  # noqa: PLR0913  # a file can be read in as many ways
         active = _active(connection, fingerprint)
     feed = Feed(source, mapping or {}, VectorRows(active.dims), on_reject, COLUMNS)
     counts = np.zeros(4, np.int64)
-    in_one_transaction = pooler.changes_session(connection)
-    with stopping(path), feed.rows("item_id") as rows, pooler.one_session(connection):
+    with (
+        stopping(path),
+        feed.rows("item_id") as rows,
+        pooler.one_session(connection) as in_one_transaction,
+    ):
         with connection.transaction():
             statements.stage_vectors(connection)
             if not in_one_transaction:  # which would keep all others from the table

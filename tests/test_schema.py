@@ -54,6 +54,16 @@ def test_an_earlier_revision_is_noticed(engine: Engine) -> None:
         schema.check(connection)
 
 
+def test_events_are_logged_between_a_downgrade_and_the_older_package(
+    database_url: str, engine: Engine
+) -> None:
+    schema.downgrade(engine, "0005")
+    with psycopg.connect(database_url) as db:
+        db.execute("insert into rec.events (user_id, text) values ('ann', 'a wish')")
+        hashed = db.execute("select text_hash is not null from rec.events").fetchall()
+    assert hashed == [(True,)]
+
+
 def test_migrating_again_changes_nothing(database_url: str, engine: Engine) -> None:
     fresh = dump(database_url)
     schema.migrate(engine)

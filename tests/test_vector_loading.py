@@ -162,6 +162,18 @@ def test_vectors_of_another_encoder_are_refused(shop: Db, path: Path) -> None:
     assert one(shop, INDEX) == 1
 
 
+def test_what_is_asked_wrongly_leaves_the_index_as_it_is(
+    shop: Db, path: Path, tmp_path: Path
+) -> None:
+    headed = tmp_path / "headed.csv"
+    headed.write_text('item,vector\n1,"[1, 2]"\n')
+    with pytest.raises(BadInput, match="item_id"):
+        load_vectors(shop, headed, OURS)
+    with pytest.raises(BadInput, match="4GB or 500MB"):
+        load_vectors(shop, path, OURS, memory="4G")
+    assert one(shop, INDEX) == 1
+
+
 def test_before_the_first_worker_there_is_no_encoder_to_compare_with(db: Db, path: Path) -> None:
     with pytest.raises(BadInput, match="no encoder is active yet"):
         load_vectors(db, path, OURS)

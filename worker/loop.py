@@ -133,7 +133,7 @@ class Loop:
 
         An event on a known item counts before it is folded, so that nobody waits for us.
         """
-        if not await self._store.try_rest():  # a text is about to be committed
+        if not await self._store.try_rest():  # a text is about to be committed, or another rests
             await asyncio.sleep(LINGER_S)
             return
         try:

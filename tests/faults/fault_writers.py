@@ -18,22 +18,16 @@ RETRY_S: Final = 0.05
 WORDS: Final = ("sea", "wool", "violet", "kettle", "snow", "garden", "clock", "novel")
 
 
-class Writers:
-    """Threads that insert a stream of events on items, texts, or both, until the block ends."""
+class Stream:
+    """Threads that do something again and again until the block ends; an error ends the test."""
 
-    def __init__(self, address: str, number: int = 8, pause_s: float = 0.02) -> None:
-        self._address = address
-        self._pause_s = pause_s
-        self._stopping = threading.Event()
+    def __init__(self, number: int) -> None:
+        self.stopping = threading.Event()
         self._threads = [
-            threading.Thread(target=self._write, args=(writer,), daemon=True)
-            for writer in range(number)
+            threading.Thread(target=self._try, args=(place,), daemon=True)
+            for place in range(number)
         ]
         self._wrong: list[BaseException] = []
-        self.acknowledged: list[str] = []
-        """Keys of events whose COMMIT was answered."""
-        self.broken = 0
-        """How often a line broke and the same event was sent again."""
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -41,24 +35,45 @@ class Writers:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._stopping.set()
+        self.stopping.set()
         for thread in self._threads:
             thread.join()
         if self._wrong and not any(error):
             raise self._wrong[0]
 
-    def _write(self, writer: int) -> None:
+    def _try(self, place: int) -> None:
         try:
-            chance = random.Random(writer)
-            events = self._events(writer, chance)
-            while not self._stopping.is_set():
-                key, arguments = next(events)
-                self._send(arguments)
-                self.acknowledged.append(key)
-                time.sleep(chance.uniform(0, 2 * self._pause_s))
-            self._close()
+            self.run(place)
         except BaseException as error:  # noqa: BLE001  # told where the block ends
             self._wrong.append(error)
+
+    def run(self, place: int) -> None:
+        """Go on until `stopping` is set; `place` tells the threads apart."""
+        raise NotImplementedError
+
+
+class Writers(Stream):
+    """Threads that insert a stream of events on items, texts, or both, until the block ends."""
+
+    def __init__(self, address: str, number: int = 8, pause_s: float = 0.02) -> None:
+        super().__init__(number)
+        self._address = address
+        self._pause_s = pause_s
+        self.acknowledged: list[str] = []
+        """Keys of events whose COMMIT was answered."""
+        self.broken = 0
+        """How often a line broke and the same event was sent again."""
+
+    def run(self, place: int) -> None:
+        """Write one event after the other."""
+        chance = random.Random(place)
+        events = self._events(place, chance)
+        while not self.stopping.is_set():
+            key, arguments = next(events)
+            self._send(arguments)
+            self.acknowledged.append(key)
+            time.sleep(chance.uniform(0, 2 * self._pause_s))
+        self._close()
 
     def _events(self, writer: int, chance: random.Random) -> Iterator[tuple[str, list[str | None]]]:
         number = 0

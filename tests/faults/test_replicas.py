@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 from fault_proxy import Proxy
 from fault_workers import drained, sleeping, wait_until, worker
 from fault_world import PASSWORD
-from fault_writers import USERS, Writers
+from fault_writers import USERS, Stream, Writers
 from psycopg.conninfo import make_conninfo
 
 from rec_pkg import Client
@@ -88,44 +87,28 @@ def promote(server: EmbeddedServer, database: str) -> None:
         assert hot.execute("select pg_promote()").fetchone() == (True,)
 
 
-class Readers:
+class Readers(Stream):
     """Threads that ask for lists and reasons until the block ends; an error ends the test."""
 
     def __init__(self, url: str, number: int = 2) -> None:
+        super().__init__(number)
         self._client = Client(url)
-        self._stopping = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._read, args=(number,), daemon=True)
-            for number in range(number)
-        ]
-        self._wrong: list[BaseException] = []
         self.lists = 0
 
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
     def __exit__(self, *error: object) -> None:
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join()
+        super().__exit__(*error)
         self._client.close()
-        if self._wrong and not any(error):
-            raise self._wrong[0]
 
-    def _read(self, number: int) -> None:
-        try:
-            while not self._stopping.is_set():
-                number += 1
-                user = f"user {number % USERS + 1}"
-                listed = self._client.recommend(user, 5, exclude_seen=False)
-                assert len(listed) == 5
-                self._client.explain(user, listed[0].item_id)
-                self.lists += 1
-                time.sleep(0.02)
-        except BaseException as error:  # noqa: BLE001  # told where the block ends
-            self._wrong.append(error)
+    def run(self, place: int) -> None:
+        """Read one list after the other."""
+        while not self.stopping.is_set():
+            place += 1
+            user = f"user {place % USERS + 1}"
+            listed = self._client.recommend(user, 5, exclude_seen=False)
+            assert len(listed) == 5
+            self._client.explain(user, listed[0].item_id)
+            self.lists += 1
+            time.sleep(0.02)
 
 
 @pytest.mark.usefixtures("synchronous")
