@@ -120,7 +120,7 @@ begin
             (1 + p_session) * coalesce(f.strength, 0) as transition,
             (1 + p_session) * coalesce(g.strength, 0) as together,
             (1 - p_session) * coalesce(ln(1 + rec.pow2(c.log_mass - n.moment)), 0) as trend,
-            (coalesce(c.log_mass, '-infinity') = '-infinity')::integer::double precision as newness,
+            (1 - p_session) * (coalesce(c.log_mass, '-infinity') = '-infinity')::integer as newness,
             (c.item_id in (select unnest(p_seen)))::integer::double precision as repeat,
             coalesce((select max(greatest(-(c.unit <#> d.unit), 0) * d.strength)
                 from disliked d), 0) as aversion
@@ -168,4 +168,4 @@ comment on function rec.score is
     'transition (what people went on to), together (what they had shortly before or after; 0 while '
     'its weight is 0), trend (log of the decayed popularity), newness (1 if no event speaks for it '
     'yet), repeat (1 if seen), and aversion (cosine to what he disliked). In the middle of a visit '
-    'transition and together are greater and trend is smaller, by settings.session_weight.';
+    'transition and together are greater, and trend and newness smaller, by settings.session_weight.';

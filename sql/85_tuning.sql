@@ -33,7 +33,8 @@ as $$
         'together_weight', s.together_weight, 'trend_weight', s.trend_weight,
         'newness_weight', s.newness_weight, 'repeat_weight', s.repeat_weight,
         'aversion_weight', s.aversion_weight, 'latest_decay', s.latest_decay,
-        'session_weight', s.session_weight, 'popularity_half_life', s.popularity_half_life)
+        'session_weight', s.session_weight, 'session_half_life', s.session_half_life,
+        'popularity_half_life', s.popularity_half_life)
     from rec.settings s;
 $$;
 comment on function rec.tunable_settings is 'The settings that pgrec tune may change, as they are.';
@@ -55,7 +56,7 @@ begin
         together_weight = v_new.together_weight, trend_weight = v_new.trend_weight,
         newness_weight = v_new.newness_weight, repeat_weight = v_new.repeat_weight,
         aversion_weight = v_new.aversion_weight, latest_decay = v_new.latest_decay,
-        session_weight = v_new.session_weight,
+        session_weight = v_new.session_weight, session_half_life = v_new.session_half_life,
         popularity_half_life = v_new.popularity_half_life;
     if v_new.popularity_half_life <> v_old.popularity_half_life then
         perform rec.rebuild_collaborative();

@@ -49,7 +49,8 @@ comment on column rec.settings.latest_decay is
     'By what the weight of the last events falls from one to the one before it.';
 comment on column rec.settings.session_weight is
     'In the middle of a visit what people went on to counts more and what is popular less: transition '
-    'and together times 1 + session_weight, trend times 1 - session_weight right after an event.';
+    'and together times 1 + session_weight, trend and newness times 1 - session_weight right after an '
+    'event.';
 comment on column rec.settings.session_half_life is
     'After how long without an event half of session_weight is left.';
 comment on column rec.settings.transition_window is

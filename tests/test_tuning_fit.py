@@ -104,7 +104,7 @@ def test_a_choice_counts_by_its_weight() -> None:
         np.concatenate([usual.terms, reverse.terms]),
         np.concatenate([usual.possible, reverse.possible]),
         np.repeat([1.0, 0.0], 2000),
-        np.zeros(4000),
+        np.zeros((4000, 1)),
     )
 
     assert fit(sample, [0]) == pytest.approx(fit(usual, [0]), rel=0.01)

@@ -182,7 +182,7 @@ def read_shape(store: Store) -> Shape:
         window=now.window,
         prior=now.prior,
         transition_half_life_s=now.transition_half_life_s,
-        session_half_life_s=now.session_half_life_s,
+        session_half_lives_s=(DAY_S / 8, now.session_half_life_s),
     )
 
 
@@ -205,7 +205,9 @@ def test_the_terms_are_those_of_the_score(
 
     for place, question in Terms(log, shape).walk(asked):
         user = USERS[log.users[asked[place]]]
-        lift = shape.lift(ranking.session_weight, np.array(question.presence))
+        lift = shape.lift(
+            ranking.session_weight, store.settings().session_half_life_s, question.presence
+        )
         matrix = question.matrix(available) * lift
         for decay in shape.decays:
             db.execute("update rec.settings set latest_decay = %s", [decay])

@@ -29,8 +29,8 @@ class Sample:
     """
     n choices: `terms` (n, 1 + drawn, columns) with the chosen item first; `weights` (n,) of each.
 
-    `possible` (n, 1 + drawn) tells which of the drawn items compete, `presence` (n,) how much of a
-    visit was left.
+    `possible` (n, 1 + drawn) tells which of the drawn items compete, `presence` (n, half-lives) how
+    much of a visit was left.
     """
 
     terms: NDArray[np.float32]

@@ -40,6 +40,7 @@ MOST: Final = 100.0
 DECAYS: Final = (0.3, 0.5, 0.7, 0.9)
 DAY_S: Final = 86_400.0
 HALF_LIVES_S: Final = tuple(days * DAY_S for days in (0.25, 1, 7, 30, 180, 1000))
+SESSION_HALF_LIVES_S: Final = (DAY_S / 8, DAY_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,19 +112,24 @@ def fit(replay: Replay, options: Options, on_progress: OnProgress = silent) -> J
     now, shape = replay.settings, replay.learning.terms.shape
     search = Search(replay.learning, options.seed, on_progress)
     present = Choice(
-        TERMS, float(now.tunable["latest_decay"]), now.half_life_s, now.tunable["session_weight"]
+        TERMS,
+        float(now.tunable["latest_decay"]),
+        now.half_life_s,
+        now.tunable["session_weight"],
+        now.session_half_life_s,
     )
     choice, weights = search.best(replace(present, terms=search.telling))
     changed = _as_settings(choice, weights, shape)
     if changed["trend_weight"] > 0 and choice.half_life_s != now.half_life_s:
         changed["popularity_half_life"] = f"{choice.half_life_s:.0f} seconds"
+    if choice.session > 0 and choice.session_half_life_s != now.session_half_life_s:
+        changed["session_half_life"] = f"{choice.session_half_life_s:.0f} seconds"
     changed |= _in_proportion(now.tunable, changed, set(TERMS) - set(search.telling))
     after = dict(now.tunable) | changed
     old = _weights(now.tunable, present, shape)
     new = _weights(after, replace(choice, terms=TERMS), shape)
-    figures, better = _judged(
-        replay.judging, (old, present.session), (new, choice.session), on_progress
-    )
+    weights = np.stack([old, new], axis=1)
+    figures, better = _judged(replay.judging, weights, (present, choice), on_progress)
     return Judgement(now.tunable, after, figures, better)
 
 
@@ -148,7 +154,7 @@ def _shape(settings: Settings, *, fresh: bool) -> Shape:
         window=settings.window,
         prior=settings.prior,
         transition_half_life_s=settings.transition_half_life_s,
-        session_half_life_s=settings.session_half_life_s,
+        session_half_lives_s=tuple(sorted({*SESSION_HALF_LIVES_S, settings.session_half_life_s})),
         fresh=fresh,
     )
 
@@ -185,16 +191,15 @@ def _in_proportion(
 
 
 def _judged(
-    task: Task, old: tuple[Floats, float], new: tuple[Floats, float], on_progress: OnProgress
+    task: Task, weights: Floats, choices: tuple[Choice, Choice], on_progress: OnProgress
 ) -> tuple[dict[str, Any], bool]:
     """
-    Return the figures of both rankers, of the gain, and whether it is real.
+    Return the figures of the old and the new ranker, of the gain, and whether it is real.
 
-    A ranker is the weights of its columns and its `session_weight`.
+    `weights` (columns, 2) are those of both.
     """
-    weights, sessions = np.stack([old[0], new[0]], axis=1), (old[1], new[1])
     shape = task.terms.shape
-    ranks = task.ranks(lambda _, presence: weights * lifts(shape, sessions, presence), on_progress)
+    ranks = task.ranks(lambda _, presence: weights * lifts(shape, choices, presence), on_progress)
     before, after = accuracy(ranks[:, 0]), accuracy(ranks[:, 1])
     gain = {name: after[name] - before[name] for name in before}
     figures = {

@@ -34,8 +34,8 @@ MOST_LEFT_OUT: Final = 2
 FREE: Final = frozenset({"repeat"})
 """Terms that may speak against an item: having seen it may."""
 CONTENT: Final = frozenset({"content", "latest", "closest"})
-SESSIONS: Final = (0.0, 0.25, 0.5, 0.75)
-"""What is tried for `session_weight`."""
+SESSIONS: Final = (0.0, 0.25, 0.5, 0.75, 0.9)
+"""What is tried for `session_weight`, with each half-life of a visit."""
 BONUSES: Final = tuple(step / 4 for step in range(17))
 """What is tried in favour of an item without events, in the unit of the score: log odds."""
 GIVEN_UP: Final = 0.6
@@ -47,13 +47,15 @@ class Choice:
     """
     A form of the ranker: its terms, and the values of the settings they are computed with.
 
-    `session` is `session_weight`, `bonus` the weight of newness at the least.
+    `half_life_s` is that of popularity, `session` is `session_weight`, `bonus` the least weight of
+    newness.
     """
 
     terms: tuple[str, ...]
     decay: float
     half_life_s: float
     session: float = 0.0
+    session_half_life_s: float = 86_400.0
     bonus: float = 0.0
 
 
@@ -87,7 +89,7 @@ class Task:
         shape = (len(self.events), 1 + size)
         terms = np.empty((*shape, len(self.terms.shape.columns)), dtype=np.float32)
         possible = np.ones(shape, dtype=np.bool_)
-        presence = np.zeros(len(self.events))
+        presence = np.zeros((len(self.events), len(self.terms.shape.session_half_lives_s)))
         for done, (place, question) in enumerate(self.terms.walk(self.events), 1):
             drawn = generator.choice(self.competing, size, replace=False)
             terms[place] = question.matrix(np.concatenate([[question.target], drawn]))
@@ -98,7 +100,7 @@ class Task:
 
     def ranks(
         self,
-        rankers: Callable[[int, float], NDArray[np.floating]],
+        rankers: Callable[[int, Floats], NDArray[np.floating]],
         on_progress: OnProgress = silent,
     ) -> Floats:
         """
@@ -133,7 +135,8 @@ def weights_of(choice: Choice, sample: Sample, shape: Shape) -> Floats:
     columns = shape.places(choice.terms, choice.decay, choice.half_life_s)
     free = {column for column, term in zip(columns, choice.terms, strict=True) if term in FREE}
     weights = np.zeros(len(shape.columns))
-    weights[columns] = fit(sample, columns, free, shape.lift(choice.session, sample.presence))
+    lift = shape.lift(choice.session, choice.session_half_life_s, sample.presence)
+    weights[columns] = fit(sample, columns, free, lift)
     if "newness" in choice.terms:
         newness = shape.places(["newness"], choice.decay, choice.half_life_s)
         weights[newness] = np.maximum(weights[newness], choice.bonus)
@@ -177,7 +180,10 @@ class Search:
         others = [choice for choice in values if choice != first]
         best = self._first_unless_better([first, *others], chance=0.0)
         if LIFTED.keys() & set(best.terms):
-            sessions = [replace(best, session=session) for session in SESSIONS]
+            sessions = [
+                replace(best, session=session, session_half_life_s=half_life_s)
+                for session, half_life_s in product(SESSIONS, shape.session_half_lives_s)
+            ]
             best = self._first_unless_better([best, *sessions], chance=0.0)
         best = self._first_unless_better([best, *with_fewer_terms(best)], chance=1.0)
         if "newness" in best.terms:
@@ -186,7 +192,7 @@ class Search:
 
     def _first_unless_better(self, choices: Sequence[Choice], chance: float) -> Choice:
         """Return the best choice, or the first one unless the gain is `chance` standard errors."""
-        gains = self._ndcgs(self._weights(choices), [choice.session for choice in choices])
+        gains = self._ndcgs(self._weights(choices), choices)
         gains = gains - gains[:, :1]
         means = gains.mean(axis=0)
         best = int(np.argmax(means))
@@ -203,7 +209,7 @@ class Search:
         newness = self._task.terms.shape.places(["newness"], choice.decay, choice.half_life_s)
         weights = np.repeat(self._weights([choice]), len(choices), axis=2)
         weights[:, newness] = np.maximum(weights[:, newness], BONUSES)
-        values = self._ndcgs(weights, [choice.session] * len(choices))
+        values = self._ndcgs(weights, choices)
         means, brought = values.mean(axis=0), values[self._new].sum(axis=0)
         best = int(np.argmax(means))
         allowed = GIVEN_UP * self._new.mean() * means[best]
@@ -233,22 +239,22 @@ class Search:
                 self._on_progress("fit", fold * len(choices) + number + 1, FOLDS * len(choices))
         return weights
 
-    def _ndcgs(self, weights: Floats, sessions: Sequence[float]) -> Floats:
+    def _ndcgs(self, weights: Floats, choices: Sequence[Choice]) -> Floats:
         """Return the nDCG@10 (events, choices), each user ranked by what the others taught."""
         task, folds = self._task, self._folds
 
-        def rankers(place: int, presence: float) -> Floats:
-            lifted = lifts(task.terms.shape, sessions, presence)
-            return np.asarray(weights[folds[place]] * lifted)
+        def rankers(place: int, presence: Floats) -> Floats:
+            return np.asarray(weights[folds[place]] * lifts(task.terms.shape, choices, presence))
 
         ranks = task.ranks(rankers, self._on_progress)
         return np.asarray(ndcg(ranks) * (task.weights / task.weights.mean())[:, None])
 
 
-def lifts(shape: Shape, sessions: Sequence[float], presence: float) -> Floats:
-    """Return by what the columns grow (columns, sessions) for each value of `session_weight`."""
-    given = np.array(presence)
-    return np.stack([shape.lift(session, given) for session in sessions], axis=1)
+def lifts(shape: Shape, choices: Sequence[Choice], presence: Floats) -> Floats:
+    """Return by what a visit lifts the columns (columns, choices)."""
+    return np.stack(
+        [shape.lift(each.session, each.session_half_life_s, presence) for each in choices], axis=1
+    )
 
 
 def with_fewer_terms(choice: Choice) -> list[Choice]:

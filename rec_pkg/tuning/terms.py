@@ -39,7 +39,7 @@ TERMS: Final = (
 )
 BY_DECAY: Final = frozenset({"latest", "transition", "together"})
 BY_HALF_LIFE: Final = frozenset({"trend"})
-LIFTED: Final = {"transition": 1.0, "together": 1.0, "trend": -1.0}
+LIFTED: Final = {"transition": 1.0, "together": 1.0, "trend": -1.0, "newness": -1.0}
 """By what of `session_weight` a term grows right after an event."""
 NO_DIRECTION: Final = 1e-3
 TINY: Final = float(np.finfo(np.float64).tiny)
@@ -62,7 +62,7 @@ class Shape:
     window: int = 10
     prior: float = 5.0
     transition_half_life_s: float = 1000 * 86_400.0
-    session_half_life_s: float = 86_400.0
+    session_half_lives_s: tuple[float, ...] = (86_400.0,)
     fresh: bool = False
 
     @property
@@ -81,10 +81,11 @@ class Shape:
         places = {column: place for place, column in enumerate(self.columns)}
         return [places[term, value.get(term)] for term in terms]
 
-    def lift(self, session: float, presence: Floats) -> Floats:
-        """Return by what the columns grow (..., columns) with a `session_weight`, by presence."""
+    def lift(self, session: float, session_half_life_s: float, presence: Floats) -> Floats:
+        """Return by what a visit lifts the columns (..., columns), given presence (..., values)."""
         signs = np.array([LIFTED.get(term, 0.0) for term, _ in self.columns])
-        return np.asarray(1 + session * presence[..., None] * signs)
+        place = self.session_half_lives_s.index(session_half_life_s)
+        return np.asarray(1 + session * presence[..., place, None] * signs)
 
 
 class Terms:
@@ -160,12 +161,17 @@ class Question:
         return np.asarray(items[items != NONE])
 
     @property
-    def presence(self) -> float:
-        """Return what is left of a visit: 1 right after an event of the user, 0 before any."""
+    def presence(self) -> Floats:
+        """
+        Return what is left of a visit (values,), for each of the shape's `session_half_lives_s`.
+
+        It is 1 right after an event of the user, and 0 before any.
+        """
+        half_lives = np.array(self._terms.shape.session_half_lives_s)
         if len(self._encoded) == 0:
-            return 0.0
+            return np.zeros(len(half_lives))
         away = self._moment - self._log.at[self._encoded].max()
-        return float(np.exp2(-away / self._terms.shape.session_half_life_s))
+        return np.asarray(np.exp2(-away / half_lives))
 
     def matrix(self, items: Integers) -> Vectors:
         """Return the terms of items outside of any visit, (items, columns of the shape)."""
