@@ -309,21 +309,29 @@ returns integer language plpgsql volatile
 set search_path from current
 as $$
 declare
-    v_users text[];
+    v_user text;
+    v_waiting bigint;
+    v_chosen text[] := '{}';
+    v_events bigint := 0;
 begin
-    with oldest as (
-        select p.user_id, p.event_id from rec.pending p
-        where p.retry_at <= now() order by p.event_id limit greatest(p_limit, 0)
-        for update skip locked
-    ), first as (
-        select o.user_id from oldest o group by o.user_id order by min(o.event_id) limit 500
-    )
-    select array_agg(f.user_id) into v_users from first f;
-    return case when v_users is null then 0 else rec.apply_users(v_users) end;
+    -- Users are locked rather than rows, each as it is chosen: sessions that work side by side share
+    -- the users among them, and none leaves behind some of the events of a user.
+    for v_user, v_waiting in
+        select p.user_id, count(*) from rec.pending p
+        where p.retry_at <= now() group by p.user_id order by min(p.event_id)
+    loop
+        exit when v_events >= p_limit or cardinality(v_chosen) = 500;
+        if pg_try_advisory_xact_lock(rec.user_lock(v_user)) then
+            v_chosen := v_chosen || v_user;
+            v_events := v_events + v_waiting;
+        end if;
+    end loop;
+    return case when v_chosen = '{}' then 0 else rec.apply_users(v_chosen) end;
 end $$;
 comment on function rec.apply_pending is
-    'Fold the oldest queued events, about p_limit of them, and return how many. Anyone with the '
-    'right to write may call it: a worker, pg_cron, an analyst in psql.';
+    'Fold the oldest queued events, about p_limit of them, and return how many: all that are due of one '
+    'user after the other. Anyone with the right to write may call it: a worker, pg_cron, an analyst in '
+    'psql.';
 
 -- rec.retry(users, items) -> number of parked events put back into the queue
 create or replace function rec.retry(p_users text[] default null, p_items text[] default null)
