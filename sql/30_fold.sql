@@ -28,7 +28,7 @@ begin
     update rec.events e set text = null
     from unnest(p_users, p_events, p_times) as c (user_id, event_id, occurred_at)
     where e.user_id = c.user_id and e.event_id = c.event_id and e.occurred_at = c.occurred_at
-        and e.user_id = any(p_users) and e.text is not null;
+        and e.user_id = any(array(select distinct unnest(p_users))) and e.text is not null;
     get diagnostics v_dropped = row_count;
     return v_dropped;
 end $$;
@@ -110,20 +110,23 @@ declare
     v_folded integer;
 begin
     -- Each event is looked up by its key, so that the planner knows how many there are.
-    select array_agg(c.user_id), array_agg(c.event_id), array_agg(c.occurred_at),
-        array_agg(e.item_id), array_agg(e.text_hash), array_agg(k.weight > 0),
-        array_agg(least(e.occurred_at, e.received_at)),
+    select array_agg(e.user_id), array_agg(e.event_id), array_agg(e.occurred_at),
+        array_agg(e.item_id), array_agg(e.text_hash), array_agg(k.weight > 0), array_agg(e.at),
         array_agg(rec.event_weight(k.weight, k.neutral, k.scale, e.value))
     into v_users, v_events, v_times, v_items, v_hashes, v_chosen, v_ats, v_weights
-    from unnest(p_users, p_events, p_times) as c (user_id, event_id, occurred_at)
-    cross join lateral (
-        select e.item_id, e.text_hash, e.kind, e.value, e.occurred_at, e.received_at from rec.events e
-        where e.user_id = c.user_id and e.occurred_at = c.occurred_at and e.event_id = c.event_id
-            and (e.item_id is null
-                or exists (select from rec.item_vectors v where v.item_id = e.item_id))
-            and (e.text_hash is null
-                or exists (select from rec.texts t where t.text_hash = e.text_hash))
-        limit 1
+    from (
+        select c.*, e.* from unnest(p_users, p_events, p_times) as c (user_id, event_id, occurred_at)
+        cross join lateral (
+            select e.item_id, e.text_hash, e.kind, e.value, least(e.occurred_at, e.received_at) as at
+            from rec.events e
+            where e.user_id = c.user_id and e.occurred_at = c.occurred_at and e.event_id = c.event_id
+            limit 1
+        ) e
+        left join rec.item_vectors v on v.item_id = e.item_id
+        left join rec.texts t on t.text_hash = e.text_hash
+        where (e.item_id is null or v.item_id is not null)
+            and (e.text_hash is null or t.text_hash is not null)
+        offset 0
     ) e
     join rec.event_kinds k on k.kind = e.kind;
     if cardinality(v_events) is distinct from cardinality(p_events) then
@@ -139,7 +142,8 @@ begin
     end if;
     delete from rec.pending p
     using unnest(v_users, v_events) as c (user_id, event_id)
-    where p.user_id = c.user_id and p.event_id = c.event_id and p.user_id = any(v_users);
+    where p.user_id = c.user_id and p.event_id = c.event_id
+        and p.user_id = any(array(select distinct unnest(v_users)));
     get diagnostics v_folded = row_count;
     return v_folded;
 end $$;
@@ -155,6 +159,7 @@ create or replace function rec.add_shares(
 returns void language sql volatile
 set search_path from current
 set plan_cache_mode = force_custom_plan
+set work_mem = '64MB'
 as $$
     with event as (
         select e.* from unnest(p_users, p_items, p_hashes, p_ats, p_weights)
@@ -175,10 +180,22 @@ as $$
         left join rec.texts t on t.text_hash = e.text_hash
         cross join rec.horizons h
         offset 0
+    ), sixteenth as (
+        -- rec.scaled(), with the vector of its factor made from a short one: array_fill() is slow
+        select s.*, array_fill(
+            (case when abs(s.weight) < 8.7e-19 then 0 else s.weight end)::real,
+            array[(vector_dims(s.embedding) + 15) / 16])::vector as factor
+        from share s offset 0
+    ), quarter as (
+        select s.user_id, s.horizon, s.as_of, s.weight, s.embedding,
+            s.factor || s.factor || s.factor || s.factor as factor
+        from sixteenth s offset 0
     ), batch as materialized (
-        select s.user_id, s.horizon, max(s.as_of) as as_of,
-            sum(rec.scaled(s.embedding, s.weight)) as interest, sum(abs(s.weight)) as mass
-        from share s group by s.user_id, s.horizon
+        select q.user_id, q.horizon, max(q.as_of) as as_of,
+            sum(subvector(q.factor || q.factor || q.factor || q.factor, 1, vector_dims(q.embedding))
+                * q.embedding) as interest,
+            sum(abs(q.weight)) as mass
+        from quarter q group by q.user_id, q.horizon
     )
     insert into rec.user_interests as u (user_id, horizon, interest, mass, as_of)
     select b.user_id, b.horizon, b.interest, b.mass, b.as_of from batch b
@@ -209,7 +226,8 @@ as $$
 begin
     delete from rec.pending p
     using unnest(p_users, p_events, p_times) as c (user_id, event_id, occurred_at)
-    where p.user_id = c.user_id and p.event_id = c.event_id and p.user_id = any(p_users)
+    where p.user_id = c.user_id and p.event_id = c.event_id
+        and p.user_id = any(array(select distinct unnest(p_users)))
         and (c.event_id = any(p_folded)) is not true
         and not exists (
             select from rec.events e
@@ -249,7 +267,8 @@ begin
         left join rec.items i on i.item_id = e.item_id
         where e.embedding is null or e.weight is null
     ) d
-    where p.user_id = d.user_id and p.event_id = d.event_id and p.user_id = any(p_users);
+    where p.user_id = d.user_id and p.event_id = d.event_id
+        and p.user_id = any(array(select distinct unnest(p_users)));
     get diagnostics v_postponed = row_count;
     return v_postponed;
 end $$;

@@ -69,54 +69,58 @@ as $$
         where c.chosen and c.item_id is not null
     ), span as materialized (
         select f.*, s.transition_window as reach, array(
-            select p.event_id from rec.pending p
-            where p.user_id = f.user_id and p.event_id <> all(f.events)) as waiting
+            select p.event_id from rec.pending p where p.user_id = f.user_id) as waiting
         from (
-            select user_id, min(occurred_at) as first_at, max(occurred_at) as last_at,
-                array_agg(event_id) as events
+            select user_id, min(occurred_at) as first_at, max(occurred_at) as last_at
             from fresh group by user_id
         ) f cross join rec.settings s
-    ), before as materialized (
-        select n.* from span s cross join lateral (
-            select e.user_id, e.event_id, e.occurred_at, e.item_id, e.at from rec.chosen_events e
-            where e.user_id = s.user_id and e.occurred_at < s.first_at
-                and e.event_id <> all(s.waiting)
-            order by e.occurred_at desc, e.event_id desc limit s.reach
-        ) n
+    ), known as materialized (
+        -- the items before all that is fresh
+        select s.*, array(
+            select n.item_id from (
+                select e.item_id, e.occurred_at, e.event_id from rec.chosen_events e
+                where e.user_id = s.user_id and e.occurred_at < s.first_at
+                    and e.event_id not in (select unnest(s.waiting))
+                order by e.occurred_at desc, e.event_id desc limit s.reach
+            ) n order by n.occurred_at, n.event_id
+        ) as items
+        from span s
     ), late as materialized (
         -- folded before, and not before all that is fresh: their steps change
-        select n.* from span s cross join lateral (
+        select n.* from known s cross join lateral (
             (select e.user_id, e.event_id, e.occurred_at, e.item_id, e.at from rec.chosen_events e
             where e.user_id = s.user_id and e.occurred_at between s.first_at and s.last_at
-                and e.event_id <> all(s.events) and e.event_id <> all(s.waiting))
+                and e.event_id not in (select unnest(s.waiting))
+            offset 0)
             union all
             (select e.user_id, e.event_id, e.occurred_at, e.item_id, e.at from rec.chosen_events e
             where e.user_id = s.user_id and e.occurred_at > s.last_at
-                and e.event_id <> all(s.waiting)
+                and e.event_id not in (select unnest(s.waiting))
             order by e.occurred_at, e.event_id limit s.reach)
         ) n
-    ), sequence as (
-        select e.*, array_agg(e.item_id) over (
+    ), sequence as materialized (
+        select e.*, k.reach, k.items || array_agg(e.item_id) over (
             partition by e.user_id, e.step order by e.occurred_at, e.event_id
             rows between (select s.transition_window from rec.settings s) preceding and 1 preceding
         ) as previous
         from (
-            select f.user_id, f.event_id, f.occurred_at, f.item_id, f.at, f.weight, 1 as step, true as changes
+            select f.user_id, f.event_id, f.occurred_at, f.item_id, f.at, f.weight, 1 as step, true as fresh
             from fresh f
             union all
-            select b.*, 0, 1, false from before b
-            union all
-            select b.*, 0, -1, false from before b where b.user_id in (select l.user_id from late l)
-            union all
-            select l.*, 0, n.step, true from late l cross join (values (1), (-1)) as n (step)
-        ) e
+            select l.*, 0, n.step, false from late l cross join (values (1), (-1)) as n (step)
+        ) e join known k using (user_id)
+    ), step as (
+        select q.*, q.previous[greatest(cardinality(q.previous) - q.reach, 0) + 1:] as from_items
+        from sequence q
     )
-    -- the steps with the fresh events, less the steps without them
     insert into rec.item_deltas (user_id, to_item, amount, from_items, step, at)
-    select q.user_id, q.item_id, greatest(q.weight, 0), coalesce(q.previous, '{}'), sum(q.step), q.at
-    from sequence q
-    where q.changes and (q.weight > 0 or q.previous is not null)
-    group by q.user_id, q.event_id, q.item_id, q.at, q.weight, q.previous having sum(q.step) <> 0;
+    select s.user_id, s.item_id, greatest(s.weight, 0), s.from_items, 1, s.at
+    from step s where s.fresh and (s.weight > 0 or s.from_items <> '{}')
+    union all
+    -- the steps of late events with the fresh ones, less the steps without them
+    select s.user_id, s.item_id, 0, s.from_items, sum(s.step), s.at
+    from step s where not s.fresh and s.from_items <> '{}'
+    group by s.user_id, s.event_id, s.item_id, s.at, s.from_items having sum(s.step) <> 0;
 $$;
 comment on function rec.add_deltas is
     'Record what newly folded events add: to popularity their weight, to transitions 1 / distance '

@@ -205,6 +205,26 @@ def test_two_sessions_never_fold_an_event_twice_nor_wait_for_each_other(
     assert masses == [(4,)]
 
 
+def test_sessions_that_fold_at_once_share_the_users_and_leave_no_rest_of_one(
+    db: Connection, database_url: str
+) -> None:
+    """Also where the oldest events are those of all users in turn."""
+    add_encoded(db, ["x"])
+    db.execute(
+        "insert into rec.events (user_id, item_id)"
+        " select 'u' || n % 6, 'x' from generate_series(1, 60) n"
+    )
+    call = "select rec.apply_pending(20)"
+    left = "select count(*) from rec.pending group by user_id"
+    with psycopg.connect(database_url) as first, psycopg.connect(database_url) as second:
+        assert first.execute(call).fetchone() == second.execute(call).fetchone() == (20,)
+        first.commit()
+        second.commit()
+    assert db.execute(left).fetchall() == [(10,), (10,)]
+    assert db.execute(call).fetchone() == (20,)
+    assert db.execute(call).fetchone() == (0,)
+
+
 def test_a_user_of_whom_one_event_is_claimed_is_left_alone(
     db: Connection, database_url: str
 ) -> None:
@@ -271,6 +291,28 @@ def test_statistics_of_empty_tables_do_not_make_folding_quadratic(db: Connection
     db.execute("set statement_timeout = '60s'")  # it was minutes; now it is a second
     assert db.execute("select rec.apply_pending(5000)").fetchone() == (5000,)
     assert db.execute("select rec.merge_deltas() > 0").fetchone() == (True,)
+
+
+def test_a_large_backlog_of_one_user_is_folded_and_what_names_no_item_is_parked(
+    db: Connection,
+) -> None:
+    """Among ten thousand events, half of them parked, some arrive late."""
+    add_encoded(db, [f"i{number}" for number in range(50)])
+    insert = (
+        "insert into rec.events (user_id, item_id, occurred_at)"
+        " select 'solo', case when n %% 2 = 0 then 'i' || n / 2 %% 50 else 'unknown' end,"
+        " now() - n * %s * interval '1 s' from generate_series(1, %s) n"
+    )
+    db.execute(insert, [10, 10_000])
+    assert db.execute("select rec.apply_pending()").fetchone() == (5000,)
+    parked = "select count(*) from rec.pending where retry_at = 'infinity'"
+    assert db.execute(parked).fetchone() == (5000,)
+    db.execute(insert, [15, 1000])
+    assert db.execute("select rec.apply_pending()").fetchone() == (500,)
+    told = "select sum(amount), sum(step * cardinality(from_items)) from rec.{}"
+    deltas = db.execute(told.format("item_deltas")).fetchone()
+    anew = "steps_of('solo') s cross join lateral (select 1 as step) o"
+    assert deltas == db.execute(told.format(anew)).fetchone()
 
 
 def test_ids_that_no_index_could_hold_are_refused(db: Connection) -> None:

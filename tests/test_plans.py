@@ -249,3 +249,15 @@ def test_the_events_of_the_claimed_rows_are_found_by_the_key(full: Connection) -
     looks = [plan for plan in plans if "rec.event_weight(k.weight" in plan]
     assert len(looks) == 1
     assert re.search(r"Index Scan using events_\d+_\d+_pkey", looks[0])
+
+
+def test_the_events_that_wait_are_told_apart_by_a_hash(full: Connection) -> None:
+    """One after the other, the time would grow with the square of the backlog of a user."""
+    with full.transaction(force_rollback=True):
+        full.execute("select rec.track('ann', 'i' || n) from generate_series(6, 9) n")
+        plans = nested_plans(full, "select rec.apply_users('{ann}')")
+    deltas = [plan for plan in plans if "insert into rec.item_deltas" in plan]
+    assert len(deltas) == 1
+    filters = re.findall(r"Filter: .*event_id.*", deltas[0])
+    assert filters
+    assert all("NOT (ANY (event_id = (hashed SubPlan" in line for line in filters), filters
