@@ -398,7 +398,7 @@ begin
     )
     update rec.pending p set
         attempts = p.attempts + 1,
-        error = p_error,
+        error = coalesce(p_error, 'no reason given'),
         retry_at = case when p.attempts + 1 >= s.max_attempts then 'infinity'::timestamptz
             else now() + make_interval(secs => 0.1 * 2 ^ least(p.attempts, 12)) end
     from failed f, rec.settings s

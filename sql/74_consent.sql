@@ -1,32 +1,5 @@
 -- Who has asked not to be followed, and which events are not let in at all.
 
--- rec.admit() -> trigger: keeps out events of users who are paused, and those older than the log reaches
-create or replace function rec.admit()
-returns trigger language plpgsql security definer
-set search_path = rec, pg_temp
-as $$
-begin
-    if exists (select from rec.paused_users u where u.user_id = new.user_id) then
-        return null;
-    end if;
-    -- Less than a day is never dropped, so that fresh events are spared the look.
-    if new.occurred_at < now() - interval '1 day' and exists (
-        select from rec.settings s where new.occurred_at < now() - s.events_kept) then
-        return null;
-    end if;
-    return new;
-end $$;
-comment on function rec.admit() is
-    'Trigger of rec.events: an event of a paused user is not stored, and neither is one that '
-    'settings.events_kept would drop. The INSERT succeeds and counts a row less.';
-
--- A query for each row takes half as long as the INSERT itself. So there is none while the sequence
--- rec.admits_all has a value, which it loses before the first pause is committed and regains at the
--- next migration at the earliest. Who may not read it finds none.
-create or replace trigger admit before insert on rec.events
-for each row when (pg_sequence_last_value('rec.admits_all') is null)
-execute function rec.admit();
-
 -- rec.admit_some() -> trigger: from now on each event is looked at
 create or replace function rec.admit_some()
 returns trigger language plpgsql security definer

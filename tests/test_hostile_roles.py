@@ -217,7 +217,6 @@ def test_every_function_with_the_owners_rights_is_known_and_looks_nowhere_but_in
         ("rec.enqueue", True),
         ("rec.forget_statistics", True),
         ("rec.forget_visible", True),
-        ("rec.hash_text", True),
         ("rec.keep_unread", True),
         ("rec.make_partitions", True),
         ("rec.undo_visible", True),

@@ -107,7 +107,7 @@ EVERYBODY: Final = """
     health_log health_queue health_tables
 """
 OWNER: Final = """
-    hash_text enqueue admit admit_some refuse_rewrite keep_unread unqueue erasing forget_visible
+    enqueue admit admit_some refuse_rewrite keep_unread unqueue erasing forget_visible
     undo_visible
     steps_of recount retire months drop_partition drop_strays drop_bases drop_orphans
     drop_raw_texts released bounded_counts record_release

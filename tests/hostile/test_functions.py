@@ -37,7 +37,6 @@ LEFT_OUT: Final = {
     "explore": STEP_OF_A_LIST,
     "faded": ON_OWN_SUMS,
     "forget_visible": TRIGGER,
-    "hash_text": TRIGGER,
     "index_next_vectors": STEP_OF_A_SWAP,
     "keep_unread": TRIGGER,
     "log_mass": ON_OWN_SUMS,
