@@ -180,6 +180,13 @@ def test_an_event_of_a_removed_kind_is_parked_and_can_be_retried(db: Connection)
     assert db.execute("select rec.apply_pending()").fetchone() == (1,)
 
 
+def test_an_event_is_never_parked_without_a_reason(db: Connection) -> None:
+    db.execute("select rec.track('a', 'x')")
+    db.execute("update rec.settings set max_attempts = 1")
+    db.execute("select rec.park(array[user_id], array[event_id], null) from rec.pending")
+    assert db.execute("select error from rec.parked").fetchall() == [("no reason given",)]
+
+
 def test_an_event_whose_vector_is_missing_waits(db: Connection) -> None:
     db.execute("insert into rec.items (item_id) values ('x')")
     db.execute("select rec.track('a', 'x')")

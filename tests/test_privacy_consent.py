@@ -72,6 +72,11 @@ def test_an_insert_and_a_copy_leave_the_rows_of_paused_users_out(paused: Connect
     assert events(paused) == {"ann": 1, "bob": 2}
 
 
+def test_a_log_whose_texts_were_dropped_is_copied_with_their_hashes(paused: Connection) -> None:
+    insert = "insert into rec.events (user_id, text_hash) values ('bob', %s) returning text_hash"
+    assert paused.execute(insert, [b"hash"]).fetchone() == (b"hash",)
+
+
 def test_nothing_is_looked_up_while_nobody_was_ever_paused(db: Connection) -> None:
     """What the trigger costs is paid from the first pause on."""
     looked = "select pg_sequence_last_value('rec.admits_all') is null"
