@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -99,16 +100,17 @@ class Loop:
         finally:
             await self._upkeep.stop()
 
-    async def drain(self, *, rest: bool = False) -> bool:
+    async def drain(self, *, rest: bool = False, most: float = math.inf) -> bool:
         """
         Work until nothing is left for this worker, and return whether there was anything.
 
-        Texts come first: a person looks at what follows from them. Others are woken once if the
-        first round left a backlog. With `rest`, let events gather between rounds that found few;
-        then come back after so many of them, however many events there are.
+        No more than `most` rounds are made. Texts come first: a person looks at what follows from
+        them. Others are woken once if the first round left a backlog. With `rest`, let events
+        gather between rounds that found few; then come back after so many of them, however many
+        events there are.
         """
         rounds = rests = 0
-        while not self._stopping.is_set():
+        while rounds < most and not self._stopping.is_set():
             texts = await self._encode_all_texts()
             folded = await self._fold()
             merged = await self._merge()
@@ -146,18 +148,19 @@ class Loop:
         """
         Sleep until an event is announced, at the longest for the fallback poll.
 
-        The look after the lock is taken is what makes sure that no event is missed.
+        The look after the lock is taken is what makes sure that no event is missed. It is a look
+        and no more: whoever goes on beside writers who never cease has to rest in between.
         """
         state = await self._store.try_sleep()
         linger_s = LINGER_S
         while state == "busy":  # a writer that will not notify is about to commit
             await asyncio.sleep(linger_s)
-            if self._stopping.is_set() or await self.drain():
+            if self._stopping.is_set() or await self.drain(most=1):
                 return
             linger_s = min(2 * linger_s, LONGEST_LINGER_S)
             state = await self._store.try_sleep()
         try:
-            if not await self.drain():
+            if not await self.drain(most=1):
                 await self._until_notified(
                     await self._store.seconds_to_retry(self._settings.poll_seconds)
                 )

@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,12 @@ from fault_world import ITEMS
 from quick_worker import Quick
 
 from rec_pkg.settings import Settings
-from worker.loop import Loop
+from worker.loop import MOST_RESTS, Loop
 from worker.metrics import Metrics
 from worker.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from fault_tally import Faults
@@ -130,10 +131,9 @@ def test_an_event_before_any_step_of_going_to_sleep_is_heard_of(
     assert asyncio.run(live()) > 20
 
 
-def test_upkeep_has_its_turn_while_events_never_cease(
-    world: World, db: Connection, database: str, tmp_path: Path
-) -> None:
-    address = world.url(database)
+@contextmanager
+def clicks(world: World, database: str) -> Iterator[None]:
+    """Events that never cease."""
     over = threading.Event()
 
     def click_on() -> None:
@@ -141,16 +141,54 @@ def test_upkeep_has_its_turn_while_events_never_cease(
             while not over.wait(0.003):
                 click(writer, "bob")
 
-    with worker(address, tmp_path) as one, ThreadPoolExecutor() as writers:
-        wait_until(lambda: one.said("worker starts") and sleeping(db))
+    with ThreadPoolExecutor() as writers:
+        clicking = writers.submit(click_on)
         try:
-            clicking = writers.submit(click_on)
-            time.sleep(SETTLED_S)
-            db.execute("select rec.forget_user('ann')")
-            wait_until(lambda: erased(db), HEALED_BY_POLL_S)
+            yield
         finally:
             over.set()
         clicking.result()
+
+
+def test_upkeep_has_its_turn_while_events_never_cease(
+    world: World, db: Connection, database: str, tmp_path: Path
+) -> None:
+    with worker(world.url(database), tmp_path) as one:
+        wait_until(lambda: one.said("worker starts") and sleeping(db))
+        with clicks(world, database):
+            time.sleep(SETTLED_S)
+            db.execute("select rec.forget_user('ann')")
+            wait_until(lambda: erased(db), HEALED_BY_POLL_S)
+
+
+def test_a_worker_rests_for_as_long_as_events_never_cease(
+    world: World, db: Connection, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.loop.REST_S", 0.01)
+
+    async def live() -> None:
+        async with Store.connect(world.url(database)) as real:
+            store = Interrupted(real)
+            stopping = asyncio.Event()
+            loop = Loop(store, Quick(), Settings(), Metrics(), stopping)  # type: ignore[arg-type]
+            await loop.prepare()
+            running = asyncio.ensure_future(loop.run())
+            try:
+                await asleep_after(store, db)
+                with clicks(world, database):
+                    await rests(store, 3 * MOST_RESTS)
+            finally:
+                stopping.set()
+                await running
+
+    asyncio.run(live())
+
+
+async def rests(store: Interrupted, times: int) -> None:
+    end = time.monotonic() + HEALED_BY_POLL_S
+    while store.calls.count("try_rest") < times:
+        assert time.monotonic() < end, "the worker does not rest"
+        await asyncio.sleep(0.01)
 
 
 @pytest.mark.timeout(1500)
