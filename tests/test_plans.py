@@ -143,6 +143,15 @@ def test_the_stored_and_the_pending_interest_are_found_by_their_keys(full: Conne
         assert re.search(rf"(using|on) {key} .*\n +Index Cond: \(+user_id = ", sums[0]), sums[0]
 
 
+@pytest.mark.parametrize("query", ["select rec.retry()", "select rec.claim_texts(10)"])
+def test_what_is_parked_and_texts_are_found_among_all_that_waits(
+    full: Connection, query: str
+) -> None:
+    """By one index, for each costs every INSERT into rec.events."""
+    queue = [plan for plan in nested_plans(full, query) if "from rec.pending p" in plan]
+    assert "using pending_texts_and_parked" in queue[0]
+
+
 @pytest.mark.parametrize("function", ["latest_shares", "dislikes", "topics"])
 def test_the_latest_events_come_from_the_index_of_the_user(full: Connection, function: str) -> None:
     """In their order, so that reading stops as soon as there are enough."""
