@@ -13,48 +13,44 @@ as $$
 $$;
 comment on function rec.has_work is 'Whether anything waits to be folded, merged or encoded.';
 
--- rec.try_sleep() -> 'asleep' with the lock held, 'guarded' if another worker holds it, else 'busy'
-create or replace function rec.try_sleep()
+-- rec.try_sleep(lock, patience) -> 'asleep' with the lock held, 'guarded' if another worker holds it,
+-- else 'busy'
+create or replace function rec.try_sleep(p_lock bigint, p_patience double precision default 0)
 returns text language plpgsql volatile
 set search_path from current
 as $$
 begin
-    if pg_try_advisory_lock(rec.sleep_lock()) then
+    if pg_try_advisory_lock(p_lock) then
         return 'asleep';
     end if;
-    return case when exists (
+    if exists (
         select from pg_locks l
         where l.locktype = 'advisory' and l.mode = 'ExclusiveLock' and l.granted
             and l.database = (select d.oid from pg_database d where d.datname = current_database())
             and l.objsubid = 1
-            and (l.classid::bigint << 32) | l.objid::bigint = rec.sleep_lock())
-        then 'guarded' else 'busy' end;
+            and (l.classid::bigint << 32) | l.objid::bigint = p_lock) then
+        return 'guarded';
+    end if;
+    if p_patience <= 0 then
+        return 'busy';
+    end if;
+    perform set_config('lock_timeout', ceil(p_patience * 1000)::text, true);
+    perform pg_advisory_lock(p_lock);
+    return 'asleep';
+exception when lock_not_available then
+    return 'busy';
 end $$;
 comment on function rec.try_sleep is
-    'Try to become the sleeper whom writers notify. busy: a writer is in the middle of a '
-    'transaction and would not notify.';
+    'Try to become the one whom writers notify: all of them by rec.sleep_lock(), those of texts by '
+    'rec.rest_lock(). busy: a writer is in the middle of a transaction and would not notify. For its '
+    'end p_patience seconds are waited; who begins meanwhile notifies.';
 
--- rec.stop_sleeping() -> whether this session held the sleepers' lock
-create or replace function rec.stop_sleeping()
+-- rec.stop_sleeping(lock) -> whether this session held the lock
+create or replace function rec.stop_sleeping(p_lock bigint)
 returns boolean language sql volatile
 set search_path from current
-as $$ select pg_advisory_unlock(rec.sleep_lock()); $$;
+as $$ select pg_advisory_unlock(p_lock); $$;
 comment on function rec.stop_sleeping is 'Give up the lock of rec.try_sleep().';
-
--- rec.try_rest() -> whether writers of texts notify this session from now on
-create or replace function rec.try_rest()
-returns boolean language sql volatile
-set search_path from current
-as $$ select pg_try_advisory_lock(rec.rest_lock()); $$;
-comment on function rec.try_rest is
-    'Try to take the lock of those who rest. Texts that came before are found by one more look.';
-
--- rec.stop_resting() -> whether this session held the lock of those who rest
-create or replace function rec.stop_resting()
-returns boolean language sql volatile
-set search_path from current
-as $$ select pg_advisory_unlock(rec.rest_lock()); $$;
-comment on function rec.stop_resting is 'Give up the lock of rec.try_rest().';
 
 -- rec.seconds_to_retry(longest) -> seconds until a postponed event is due, at most longest
 create or replace function rec.seconds_to_retry(p_longest double precision)

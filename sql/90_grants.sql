@@ -102,8 +102,7 @@ begin
                 'rec.personal_tables, rec.begin_vacuum, rec.forget_statistics, rec.end_vacuum, '
                 'rec.is_at_work, rec.end_sessions'),
             ('rec_worker', 'execute', 'function rec.has_work, rec.wake, rec.sleep_lock, '
-                'rec.try_sleep, rec.stop_sleeping, rec.seconds_to_retry, rec.rest_lock, rec.try_rest, '
-                'rec.stop_resting'),
+                'rec.try_sleep, rec.stop_sleeping, rec.seconds_to_retry, rec.rest_lock'),
             ('rec_worker', 'execute', 'function rec.pow2, rec.decay, rec.scaled, rec.decayed, '
                 'rec.event_weight, rec.log_mass, rec.add_mass, rec.seconds, rec.faded'),
 

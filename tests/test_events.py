@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -110,10 +111,10 @@ def test_a_sleeping_worker_is_notified_with_an_empty_payload(
 ) -> None:
     with psycopg.connect(database_url, autocommit=True) as sleeper:
         sleeper.execute("listen rec_events")
-        assert sleeper.execute("select rec.try_sleep()").fetchone() == ("asleep",)
+        assert sleeper.execute("select rec.try_sleep(rec.sleep_lock())").fetchone() == ("asleep",)
         db.execute("select rec.track('a', 'x')")
         assert [n.payload for n in sleeper.notifies(timeout=2, stop_after=1)] == [""]
-        sleeper.execute("select rec.stop_sleeping()")
+        sleeper.execute("select rec.stop_sleeping(rec.sleep_lock())")
         db.execute("select rec.track('a', 'x')")
         assert notifications(sleeper) == 0
 
@@ -123,22 +124,24 @@ def test_nobody_falls_asleep_while_a_writer_would_not_notify(
 ) -> None:
     with psycopg.connect(database_url) as writer:
         writer.execute("select rec.track('a', 'x')")
-        assert db.execute("select rec.try_sleep()").fetchone() == ("busy",)
+        assert db.execute("select rec.try_sleep(rec.sleep_lock())").fetchone() == ("busy",)
         writer.commit()
-        assert db.execute("select rec.try_sleep()").fetchone() == ("asleep",)
+        assert db.execute("select rec.try_sleep(rec.sleep_lock())").fetchone() == ("asleep",)
         with psycopg.connect(database_url, autocommit=True) as second:
-            assert second.execute("select rec.try_sleep()").fetchone() == ("guarded",)
+            assert second.execute("select rec.try_sleep(rec.sleep_lock())").fetchone() == (
+                "guarded",
+            )
 
 
 def test_a_resting_worker_is_woken_by_texts_alone(db: Connection, database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as worker:
         worker.execute("listen rec_events")
-        assert worker.execute("select rec.try_rest()").fetchone() == (True,)
+        assert worker.execute("select rec.try_sleep(rec.rest_lock())").fetchone() == ("asleep",)
         db.execute("select rec.track('a', 'x')")
         assert notifications(worker) == 0
         db.execute("select rec.track('a', p_text => 'a warm coat')")
         assert [n.payload for n in worker.notifies(timeout=2, stop_after=1)] == [""]
-        worker.execute("select rec.stop_resting()")
+        worker.execute("select rec.stop_sleeping(rec.rest_lock())")
         db.execute("select rec.track('a', p_text => 'a cold drink')")
         assert notifications(worker) == 0
 
@@ -146,13 +149,39 @@ def test_a_resting_worker_is_woken_by_texts_alone(db: Connection, database_url: 
 def test_nobody_rests_while_a_writer_of_a_text_would_not_notify(
     db: Connection, database_url: str
 ) -> None:
+    rest = "select rec.try_sleep(rec.rest_lock())"
     with psycopg.connect(database_url) as writer:
         writer.execute("select rec.track('a', 'x')")
-        assert db.execute("select rec.try_rest(), rec.stop_resting()").fetchone() == (True, True)
+        assert db.execute(rest).fetchone() == ("asleep",)
+        assert db.execute("select rec.stop_sleeping(rec.rest_lock())").fetchone() == (True,)
         writer.execute("select rec.track('a', p_text => 'a warm coat')")
-        assert db.execute("select rec.try_rest()").fetchone() == (False,)
+        assert db.execute(rest).fetchone() == ("busy",)
+        assert db.execute("select rec.try_sleep(rec.rest_lock(), 0.01)").fetchone() == ("busy",)
+        assert db.execute("show lock_timeout").fetchone() == ("0",)
         writer.commit()
-        assert db.execute("select rec.try_rest()").fetchone() == (True,)
+        assert db.execute(rest).fetchone() == ("asleep",)
+
+
+def test_who_waits_to_rest_learns_of_the_commit_and_texts_that_begin_meanwhile_notify(
+    db: Connection, database_url: str
+) -> None:
+    with (
+        psycopg.connect(database_url) as writer,
+        psycopg.connect(database_url, autocommit=True) as worker,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        worker.execute("listen rec_events")
+        writer.execute("select rec.track('a', p_text => 'a warm coat')")
+        rest = "select rec.try_sleep(rec.rest_lock(), 60)"
+        resting = thread.submit(lambda: worker.execute(rest).fetchone())
+        while not db.execute(
+            "select true from pg_locks where pid = %s and not granted", [worker.info.backend_pid]
+        ).fetchone():
+            time.sleep(0.01)
+        db.execute("select rec.track('b', p_text => 'a cold drink')")
+        writer.commit()
+        assert resting.result() == ("asleep",)
+        assert [n.payload for n in worker.notifies(timeout=2, stop_after=1)] == [""]
 
 
 def test_an_event_on_an_unknown_item_is_parked_until_the_item_is_there(db: Connection) -> None:

@@ -96,7 +96,7 @@ WORKER: Final = """
     fail_item space_lock try_share_space share_space make_partitions apply_pending apply_users
     user_lock add_shares add_deltas set_aside postpone hasten retry park oldest_pending merge_deltas
     merge_changes has_work sleep_lock try_sleep stop_sleeping seconds_to_retry
-    rest_lock try_rest stop_resting add_mass
+    rest_lock add_mass
     text_lock apply_event fold_claimed texts_lock drop_raw_texts_of revive apply_retention
     vacuum_due held_age personal_tables begin_vacuum forget_statistics end_vacuum is_at_work
     end_sessions
@@ -304,7 +304,7 @@ ALLOWED = [
     ("rec_worker", "select rec.merge_deltas()"),
     ("rec_worker", "select rec.make_partitions(5)"),
     ("rec_worker", "select rec.park('{ann}', '{1}', 'no'), rec.retry(), rec.hasten()"),
-    ("rec_worker", "select rec.has_work(), rec.try_sleep(), rec.stop_sleeping()"),
+    ("rec_worker", "select rec.has_work(), rec.try_sleep(1), rec.stop_sleeping(1)"),
     ("rec_worker", "select * from rec.queue"),
     ("rec_analyst", "select domain, count(*) from rec.items group by domain"),
     ("rec_owner", "select rec.rebuild_user('ann'), rec.rebuild_collaborative()"),

@@ -11,7 +11,9 @@ import subprocess
 import sys
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -86,15 +88,21 @@ def drained(db: Connection) -> bool:
     return row == (0,)
 
 
-def sleeping(db: Connection) -> bool:
-    """Whether a worker holds the sleepers' lock."""
+def held(db: Connection, lock: str) -> bool:
+    """Whether a worker holds this lock."""
     row = db.execute(
         "select count(*) from pg_locks l join pg_database d on d.oid = l.database"
         " where d.datname = current_database() and l.locktype = 'advisory'"
-        " and l.objsubid = 1 and l.mode = 'ExclusiveLock'"
-        " and (l.classid::bigint << 32) | l.objid::bigint = rec.sleep_lock()"
+        " and l.objsubid = 1 and l.mode = 'ExclusiveLock' and l.granted"
+        " and (l.classid::bigint << 32) | l.objid::bigint"
+        " = case %s when 'sleep' then rec.sleep_lock() else rec.rest_lock() end",
+        [lock],
     ).fetchone()
     return row == (1,)
+
+
+def sleeping(db: Connection) -> bool:
+    return held(db, "sleep")
 
 
 def top(db: Connection, user: str) -> str:
@@ -335,6 +343,62 @@ def drain(url: str, encoder: Encoder, *, prepare: bool = True) -> None:
             await loop.run(once=True)
 
     asyncio.run(work())
+
+
+@contextmanager
+def running(url: str, encoder: Encoder) -> Iterator[None]:
+    """A worker in this process, until the end of the block."""
+    stopping = asyncio.Event()
+    started: SimpleQueue[asyncio.AbstractEventLoop] = SimpleQueue()
+
+    async def work() -> None:
+        started.put(asyncio.get_running_loop())
+        async with Store.connect(url) as store:
+            loop = Loop(store, encoder, Settings(poll_seconds=600), Metrics(), stopping)
+            await loop.prepare()
+            await loop.run()
+
+    with ThreadPoolExecutor(1) as thread:
+        working = thread.submit(asyncio.run, work())
+        try:
+            yield
+        finally:
+            started.get().call_soon_threadsafe(stopping.set)
+            working.result()
+
+
+def encoded(db: Connection, text: str) -> bool:
+    query = "select from rec.texts where text_hash = rec.content_hash(%s)"
+    return db.execute(query, [text]).rowcount == 1
+
+
+def test_texts_are_encoded_while_a_worker_rests(
+    shelf: Connection, database_url: str, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.loop.REST_S", 3600.0)
+    with running(database_url, encoder):
+        wait_until(lambda: drained(shelf) and sleeping(shelf))
+        shelf.execute("select rec.track('ann', 'novel')")
+        wait_until(lambda: held(shelf, "rest"))
+        for text in ("sea stories", "soup recipes"):
+            shelf.execute("select rec.track('ann', p_text => %s)", [text])
+            wait_until(lambda text=text: encoded(shelf, text))  # type: ignore[misc]
+        assert held(shelf, "rest")
+        assert shelf.execute("select count(*) from rec.pending").fetchone() == (2,)
+
+
+def test_texts_are_encoded_while_a_transaction_with_another_one_is_open(
+    shelf: Connection, database_url: str, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.loop.LONGEST_LINGER_S", 3600.0)
+    with psycopg.connect(database_url) as writer:
+        writer.execute("select rec.track('bob', p_text => 'a warm coat')")  # will not notify
+        with running(database_url, encoder):
+            for text in ("sea stories", "soup recipes"):
+                shelf.execute("select rec.track('ann', p_text => %s)", [text])
+                wait_until(lambda text=text: encoded(shelf, text))  # type: ignore[misc]
+            writer.commit()
+            wait_until(lambda: encoded(shelf, "a warm coat"))
 
 
 @pytest.fixture

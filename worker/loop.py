@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import psycopg
 import structlog
@@ -37,6 +36,15 @@ HEARING_S: Final = 5.0
 log = structlog.get_logger("worker")
 
 
+class Done(NamedTuple):
+    """How much of what a round found, of each kind of work."""
+
+    texts: int
+    folded: int
+    merged: int
+    items: int
+
+
 class Loop:
     """The work of one connected worker; it ends when `stopping` is set or the line breaks."""
 
@@ -56,6 +64,7 @@ class Loop:
         self._encoding = Encoding(encoder, metrics)
         self._space = Space(encoder.fingerprint)
         self._upkeep = Upkeep(store, metrics)
+        self._new_vectors = False  # since events that wait for one were last tried
         self.drained = False
         """Whether all that waited could once be done, so that the server is well."""
 
@@ -100,70 +109,80 @@ class Loop:
         finally:
             await self._upkeep.stop()
 
-    async def drain(self, *, rest: bool = False, most: float = math.inf) -> bool:
+    async def drain(self, *, rest: bool = False) -> None:
         """
-        Work until nothing is left for this worker, and return whether there was anything.
+        Work until nothing is left for this worker.
 
-        No more than `most` rounds are made. Texts come first: a person looks at what follows from
-        them. Others are woken once if the first round left a backlog. With `rest`, let events
-        gather between rounds that found few; then come back after so many of them, however many
-        events there are.
+        Texts come first: a person looks at what follows from them. Others are woken once if the
+        first round left a backlog. With `rest`, let events gather between rounds that found few;
+        then come back after so many of them, however many events there are.
         """
         rounds = rests = 0
-        while rounds < most and not self._stopping.is_set():
-            texts = await self._encode_all_texts()
-            folded = await self._fold()
-            merged = await self._merge()
-            items = await self._encode_items()
-            if (texts or items) and items < self._settings.encode_batch:
-                await self._store.hasten()
-            if not (texts or folded or merged or items):
+        while not self._stopping.is_set():
+            done = await self._round()
+            if not any(done):
                 break
             rounds += 1
             if rounds == 1 and await self._store.has_work():
                 await self._store.wake_others()
-            if rest and folded < FEW and not items:
-                await self._rest()
+            if rest and done.folded < FEW and not done.items:
+                await self._rest(REST_S)
                 rests += 1
             if rests == MOST_RESTS:
                 break
-        return rounds > 0
 
-    async def _rest(self) -> None:
+    async def _round(self) -> Done:
+        """Do a share of all that waits."""
+        texts = await self._encode_all_texts()
+        folded = await self._fold()
+        merged = await self._merge()
+        items = await self._encode_items()
+        if self._new_vectors and items < self._settings.encode_batch:
+            self._new_vectors = False
+            await self._store.hasten()
+        return Done(texts, folded, merged, items)
+
+    async def _rest(self, seconds: float) -> None:
         """
-        Leave the processor to the writers for a moment, but not when a text comes.
+        Leave the processor to the writers for a while; encode the texts that come meanwhile.
 
         An event on a known item counts before it is folded, so that nobody waits for us.
         """
-        if not await self._store.try_rest():  # a text is about to be committed, or another rests
-            await asyncio.sleep(LINGER_S)
-            return
+        clock = asyncio.get_running_loop().time
+        end = clock() + seconds
+        state = "busy"
         try:
-            if not await self._encode_all_texts():
-                await self._until_notified(REST_S)
+            while (left := end - clock()) > 0 and not self._stopping.is_set():
+                if state == "busy":
+                    state = await self._store.try_rest(min(left, LINGER_S))
+                if not await self._encode_texts() and state != "busy":
+                    await self._until_notified(left)
         finally:
-            await self._store.stop_resting()
+            if state == "asleep":
+                await self._store.stop_resting()
 
     async def _sleep(self) -> None:
         """
         Sleep until an event is announced, at the longest for the fallback poll.
 
-        The look after the lock is taken is what makes sure that no event is missed. It is a look
-        and no more: whoever goes on beside writers who never cease has to rest in between.
+        The look after the lock is taken is what makes sure that no event is missed. It is one round
+        and no more: whoever goes on beside writers who never cease has to rest in between. A text
+        that woke us is encoded before anything else.
         """
         state = await self._store.try_sleep()
         linger_s = LINGER_S
         while state == "busy":  # a writer that will not notify is about to commit
-            await asyncio.sleep(linger_s)
-            if self._stopping.is_set() or await self.drain(most=1):
+            await self._rest(linger_s)
+            if self._stopping.is_set() or any(await self._round()):
                 return
             linger_s = min(2 * linger_s, LONGEST_LINGER_S)
             state = await self._store.try_sleep()
         try:
-            if not await self.drain(most=1):
+            if not any(await self._round()):
                 await self._until_notified(
                     await self._store.seconds_to_retry(self._settings.poll_seconds)
                 )
+                await self._encode_all_texts()
         finally:
             if state == "asleep":
                 await self._store.stop_sleeping()
@@ -249,7 +268,7 @@ class Loop:
         """Encode and store; what is refused since the vectors moved is rolled back, done later."""
         before = self._space
         try:
-            return await encode()
+            encoded = await encode()
         except psycopg.errors.LockNotAvailable:
             await self._until_settled()
             await self._find_space()
@@ -257,6 +276,9 @@ class Loop:
             await self._find_space()
             if self._space == before:
                 raise
+        else:
+            self._new_vectors |= encoded > 0
+            return encoded
         return 1
 
     async def _until_settled(self) -> None:

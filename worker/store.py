@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from rec_pkg.encoder import Encoder
 
+Vigil = Literal["asleep", "guarded", "busy"]
 T = TypeVar("T")
 KEEPALIVES: Final = {
     "keepalives_idle": 30,
@@ -336,26 +337,27 @@ class Store:
         """Wake sleeping workers: there is a backlog."""
         await self._call("select rec.wake()")
 
-    async def try_sleep(self) -> Literal["asleep", "guarded", "busy"]:
-        """Try to become the sleeper whom writers notify."""
-        cursor = self._listener.cursor(row_factory=scalar_row)
-        await cursor.execute("select rec.try_sleep()")
-        state: Literal["asleep", "guarded", "busy"] | None = await cursor.fetchone()
-        return state or "busy"
+    async def try_sleep(self) -> Vigil:
+        """Try to become the one whom writers notify."""
+        return await self._vigil("select rec.try_sleep(rec.sleep_lock())")
 
     async def stop_sleeping(self) -> None:
         """Give the sleepers' lock back."""
-        await self._listener.execute("select rec.stop_sleeping()")
+        await self._listener.execute("select rec.stop_sleeping(rec.sleep_lock())")
 
-    async def try_rest(self) -> bool:
-        """Try to become the one whom writers of texts notify, and return whether we are."""
-        cursor = self._listener.cursor(row_factory=scalar_row)
-        await cursor.execute("select rec.try_rest()")
-        return bool(await cursor.fetchone())
+    async def try_rest(self, patience_s: float) -> Vigil:
+        """Try to become the one whom writers of texts notify; wait for those that are at it."""
+        return await self._vigil("select rec.try_sleep(rec.rest_lock(), %s)", patience_s)
 
     async def stop_resting(self) -> None:
         """Give the lock of those who rest back."""
-        await self._listener.execute("select rec.stop_resting()")
+        await self._listener.execute("select rec.stop_sleeping(rec.rest_lock())")
+
+    async def _vigil(self, query: LiteralString, *parameters: object) -> Vigil:
+        cursor = self._listener.cursor(row_factory=scalar_row)
+        await cursor.execute(query, parameters)
+        state: Vigil | None = await cursor.fetchone()
+        return state or "busy"
 
     async def notified(self, timeout_s: float) -> bool:
         """Wait up to `timeout_s` seconds for a NOTIFY and return whether one came."""

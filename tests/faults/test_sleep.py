@@ -128,7 +128,7 @@ def test_an_event_before_any_step_of_going_to_sleep_is_heard_of(
                 await running
             return reached
 
-    assert asyncio.run(live()) > 20
+    assert asyncio.run(live()) > 10
 
 
 @contextmanager
