@@ -88,6 +88,15 @@ def test_the_order_of_the_sample_does_not_matter(seed: int, ridge: float) -> Non
     assert np.allclose(one.apply(vectors), other.apply(vectors), atol=1e-3)
 
 
+def test_a_calibrated_vector_does_not_depend_on_the_others_of_its_batch() -> None:
+    vectors = unit_vectors(3)
+    calibration = fit_calibration(vectors, 0.1)
+    together = calibration.apply(vectors)
+    for size in (1, 3, 4):
+        alone = [calibration.apply(vectors[n : n + size]) for n in range(0, len(vectors), size)]
+        assert np.array_equal(np.concatenate(alone), together)
+
+
 def test_the_mean_itself_stays_what_it_was() -> None:
     vectors = unit_vectors(1)
     calibration = fit_calibration(vectors, 1)

@@ -23,6 +23,8 @@ from rec_pkg.encoder import open_encoder
 from rec_pkg.settings import Settings
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from support import Connection
 
 ITEMS: Final = 20_000
@@ -168,7 +170,6 @@ class Lags:
     def run(self, first: int, texts: int, rate: float) -> float:
         """Send texts at random moments, so many a second; return the seconds to the last list."""
         users = {text_hash(number): f"writer {number}" for number in range(first, first + texts)}
-        sent: dict[str, float] = {}
         with (
             psycopg.connect(self._url, autocommit=True) as hearer,
             ThreadPoolExecutor(READERS + 1) as threads,
@@ -176,15 +177,17 @@ class Lags:
             hearer.execute("listen stored")
             sending = threads.submit(self._send, first, texts, rate)
             start = time.perf_counter()
-            stored, listed = {}, {}
+            stored: dict[str, float] = {}
+            asked: dict[str, Future[float]] = {}
             for notification in hearer.notifies(stop_after=texts):
                 text = notification.payload
                 stored[text] = time.perf_counter()
-                listed[text] = threads.submit(self._list, users[text])
+                asked[text] = threads.submit(self._list, users[text])
             sent = sending.result()
-        self.to_vector = [moment - sent[text] for text, moment in stored.items()]
-        self.to_list = [list_.result() - sent[text] for text, list_ in listed.items()]
-        return max(list_.result() for list_ in listed.values()) - start
+            listed = {text: list_.result() for text, list_ in asked.items()}
+        self.to_vector = [stored[text] - sent[text] for text in users]
+        self.to_list = [listed[text] - sent[text] for text in users]
+        return max(listed.values()) - start
 
     def _send(self, first: int, texts: int, rate: float) -> dict[str, float]:
         """Return the moments after each COMMIT."""
