@@ -23,12 +23,13 @@ set search_path from current
 set plan_cache_mode = force_custom_plan
 as $$
 declare
+    v_own text[] := array(select distinct unnest(p_users));
     v_dropped integer;
 begin
     update rec.events e set text = null
     from unnest(p_users, p_events, p_times) as c (user_id, event_id, occurred_at)
     where e.user_id = c.user_id and e.event_id = c.event_id and e.occurred_at = c.occurred_at
-        and e.user_id = any(array(select distinct unnest(p_users))) and e.text is not null;
+        and e.user_id = any(v_own) and e.text is not null;
     get diagnostics v_dropped = row_count;
     return v_dropped;
 end $$;
@@ -107,6 +108,7 @@ declare
     v_chosen boolean[];
     v_ats timestamptz[];
     v_weights double precision[];
+    v_own text[] := array(select distinct unnest(p_users));
     v_folded integer;
 begin
     -- Each event is looked up by its key, so that the planner knows how many there are.
@@ -143,7 +145,7 @@ begin
     delete from rec.pending p
     using unnest(v_users, v_events) as c (user_id, event_id)
     where p.user_id = c.user_id and p.event_id = c.event_id
-        and p.user_id = any(array(select distinct unnest(v_users)));
+        and p.user_id = any(v_own);
     get diagnostics v_folded = row_count;
     return v_folded;
 end $$;
@@ -202,14 +204,26 @@ as $$
     order by b.user_id, b.horizon
     on conflict (user_id, horizon) do update set
         (interest, mass, as_of) = (
-            select rec.decayed(u.interest, f.stored) + rec.decayed(excluded.interest, f.fresh),
+            -- rec.decayed() of the stored sum is written out, too
+            select (subvector(f.factor || f.factor || f.factor || f.factor, 1, vector_dims(u.interest))
+                    * u.interest + f.tiny) - f.tiny + rec.decayed(excluded.interest, f.fresh),
                 rec.faded(u.mass, f.stored) + rec.faded(excluded.mass, f.fresh),
                 greatest(u.as_of, excluded.as_of)
             from (
-                select rec.decay(excluded.as_of - u.as_of, h.half_life) as stored,
-                    rec.decay(u.as_of - excluded.as_of, h.half_life) as fresh
-                from rec.horizons h where h.horizon = excluded.horizon
-                offset 0
+                select d.stored, d.fresh, d.factor || d.factor || d.factor || d.factor as factor, (
+                    select array_fill(8.7e-19::real, array[vector_dims(b.interest)])::vector
+                    from batch b limit 1) as tiny
+                from (
+                    select d.*, array_fill(
+                        (case when d.stored < 8.7e-19 then 0 else d.stored end)::real,
+                        array[(vector_dims(u.interest) + 15) / 16])::vector as factor
+                    from (
+                        select rec.decay(excluded.as_of - u.as_of, h.half_life) as stored,
+                            rec.decay(u.as_of - excluded.as_of, h.half_life) as fresh
+                        from rec.horizons h where h.horizon = excluded.horizon
+                        offset 0
+                    ) d offset 0
+                ) d offset 0
             ) f);
 $$;
 comment on function rec.add_shares is
@@ -223,11 +237,13 @@ returns void language plpgsql volatile
 set search_path from current
 set plan_cache_mode = force_custom_plan
 as $$
+declare
+    v_own text[] := array(select distinct unnest(p_users));
 begin
     delete from rec.pending p
     using unnest(p_users, p_events, p_times) as c (user_id, event_id, occurred_at)
     where p.user_id = c.user_id and p.event_id = c.event_id
-        and p.user_id = any(array(select distinct unnest(p_users)))
+        and p.user_id = any(v_own)
         and (c.event_id = any(p_folded)) is not true
         and not exists (
             select from rec.events e
@@ -247,6 +263,7 @@ returns integer language plpgsql volatile
 set search_path from current
 as $$
 declare
+    v_own text[] := array(select distinct unnest(p_users));
     v_postponed integer;
 begin
     update rec.pending p set
@@ -268,7 +285,7 @@ begin
         where e.embedding is null or e.weight is null
     ) d
     where p.user_id = d.user_id and p.event_id = d.event_id
-        and p.user_id = any(array(select distinct unnest(p_users)));
+        and p.user_id = any(v_own);
     get diagnostics v_postponed = row_count;
     return v_postponed;
 end $$;
@@ -333,8 +350,7 @@ declare
     v_chosen text[] := '{}';
     v_events bigint := 0;
 begin
-    -- Users are locked rather than rows, each as it is chosen: sessions that work side by side share
-    -- the users among them, and none leaves behind some of the events of a user.
+    -- Users are locked as they are chosen: sessions that fold at once share them, and leave no rest of one.
     for v_user, v_waiting in
         select p.user_id, count(*) from rec.pending p
         where p.retry_at <= now() group by p.user_id order by min(p.event_id)
@@ -348,9 +364,8 @@ begin
     return case when v_chosen = '{}' then 0 else rec.apply_users(v_chosen) end;
 end $$;
 comment on function rec.apply_pending is
-    'Fold the oldest queued events, about p_limit of them, and return how many: all that are due of one '
-    'user after the other. Anyone with the right to write may call it: a worker, pg_cron, an analyst in '
-    'psql.';
+    'Fold the oldest queued events, about p_limit of them, user by user, and return how many. Anyone with '
+    'the right to write may call it: a worker, pg_cron, an analyst in psql.';
 
 -- rec.retry(users, items) -> number of parked events put back into the queue
 create or replace function rec.retry(p_users text[] default null, p_items text[] default null)
