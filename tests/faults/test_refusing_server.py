@@ -152,7 +152,11 @@ def test_a_standby_recommends_and_says_that_it_cannot_write(
         assert hot.execute(listed).fetchall() == db.execute(listed).fetchall() != []
         with Client(on_standby) as client:
             assert len(client.recommend("user 7", 5)) == 5
-        for call in ("rec.track('ann', 'item 1')", "rec.apply_pending()", "rec.forget_user('ann')"):
+        for call in (
+            "rec.track('ann', 'item 1')",
+            "rec.apply_users('{user 7}')",
+            "rec.forget_user('ann')",
+        ):
             with pytest.raises(psycopg.errors.ReadOnlySqlTransaction, match="cannot"):
                 hot.execute(f"select {call}")
     told = pgrec(on_standby, "track", "ann", "item 1")
