@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rec_pkg.tuning.log import Flags, Floats, Integers
     from rec_pkg.tuning.terms import Question, Shape, Terms
 
-DRAWN: Final = 200
+DRAWN: Final = 500
 FOLDS: Final = 3
 CUT: Final = 10
 MOST_LEFT_OUT: Final = 2
