@@ -204,26 +204,14 @@ as $$
     order by b.user_id, b.horizon
     on conflict (user_id, horizon) do update set
         (interest, mass, as_of) = (
-            -- rec.decayed() of the stored sum is written out, too
-            select (subvector(f.factor || f.factor || f.factor || f.factor, 1, vector_dims(u.interest))
-                    * u.interest + f.tiny) - f.tiny + rec.decayed(excluded.interest, f.fresh),
+            select rec.decayed(u.interest, f.stored) + rec.decayed(excluded.interest, f.fresh),
                 rec.faded(u.mass, f.stored) + rec.faded(excluded.mass, f.fresh),
                 greatest(u.as_of, excluded.as_of)
             from (
-                select d.stored, d.fresh, d.factor || d.factor || d.factor || d.factor as factor, (
-                    select array_fill(8.7e-19::real, array[vector_dims(b.interest)])::vector
-                    from batch b limit 1) as tiny
-                from (
-                    select d.*, array_fill(
-                        (case when d.stored < 8.7e-19 then 0 else d.stored end)::real,
-                        array[(vector_dims(u.interest) + 15) / 16])::vector as factor
-                    from (
-                        select rec.decay(excluded.as_of - u.as_of, h.half_life) as stored,
-                            rec.decay(u.as_of - excluded.as_of, h.half_life) as fresh
-                        from rec.horizons h where h.horizon = excluded.horizon
-                        offset 0
-                    ) d offset 0
-                ) d offset 0
+                select rec.decay(excluded.as_of - u.as_of, h.half_life) as stored,
+                    rec.decay(u.as_of - excluded.as_of, h.half_life) as fresh
+                from rec.horizons h where h.horizon = excluded.horizon
+                offset 0
             ) f);
 $$;
 comment on function rec.add_shares is
