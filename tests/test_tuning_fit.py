@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Integers = NDArray[np.int64]
 
-DAY_S = 86_400.0
+HOUR_S = 3600.0
+DAY_S = 24 * HOUR_S
 N_ITEMS = 60
 SHAPE = Shape(decays=(0.7,), half_lives_s=(DAY_S, 30 * DAY_S))
 FIRST = Choice(TERMS, 0.7, DAY_S)
@@ -141,10 +142,10 @@ def as_log(
         weights=np.ones(n),
         kind_weights=np.ones(n),
         seen=np.ones(n, dtype=np.bool_),
-        at=np.arange(n, dtype=np.float64) * 3600,
+        at=np.arange(n, dtype=np.float64) * HOUR_S,
         item_vectors=vectors,
         text_vectors=np.zeros((0, vectors.shape[1]), dtype=np.float32),
-        horizons=(Horizon(2 * 3600.0, 0.5), Horizon(30 * DAY_S, 0.5)),
+        horizons=(Horizon(2 * HOUR_S, 0.5), Horizon(30 * DAY_S, 0.5)),
     )
 
 
@@ -157,7 +158,7 @@ def test_an_example_is_a_later_choice_of_something_new_that_is_there() -> None:
 
     assert places() == [1]
     assert places(keep_seen=True) == [1, 3]
-    assert places(keep_seen=True, since=3 * 3600.0) == [3]
+    assert places(keep_seen=True, since=3 * HOUR_S) == [3]
 
 
 def test_the_latest_of_many_users_are_the_examples() -> None:
@@ -210,12 +211,14 @@ def test_ranks_are_among_what_the_user_has_not_seen_and_ties_are_halved() -> Non
 # The search
 
 
-def searched(log: Log, first: Choice = FIRST) -> tuple[Choice, dict[str, float]]:
+def searched(
+    log: Log, first: Choice = FIRST, shape: Shape = SHAPE
+) -> tuple[Choice, dict[str, float]]:
     events = examples(log, able_events(log, np.arange(N_ITEMS)), 400, seed=0)
-    task = Task(Terms(log, SHAPE), events, np.arange(N_ITEMS), keep_seen=False)
+    task = Task(Terms(log, shape), events, np.arange(N_ITEMS), keep_seen=False)
     search = Search(task, seed=0)
     choice, weights = search.best(replace(first, terms=search.telling))
-    columns = SHAPE.places(choice.terms, choice.decay, choice.half_life_s)
+    columns = shape.places(choice.terms, choice.decay, choice.half_life_s)
     return choice, dict(zip(choice.terms, weights[columns].tolist(), strict=True))
 
 
@@ -334,24 +337,36 @@ def test_the_half_life_by_which_people_choose_is_found() -> None:
     assert weights["trend"] > 0
 
 
-def visits() -> Log:
-    """Within an hour people go on to the next item; who comes back takes what many had last."""
+def visits(step_s: float, away_s: float) -> Log:
+    """In a visit people go on to the next item; who comes back takes what many had last."""
     generator = np.random.default_rng(6)
-    users, items, at = [], [], []
-    for day in range(300):
-        user, hot = day % 60, day // 10 % N_ITEMS
-        first = int((hot + generator.integers(0, 2)) % N_ITEMS)
-        for step in range(3):
-            users.append(user)
-            items.append((first + 7 * step) % N_ITEMS)
-            at.append(day * DAY_S / 2 + step * 600)
+    events = []
+    for visit in range(300):
+        user, start_s = visit % 60, visit * away_s / 60
+        first = visit // 10 + int(generator.integers(0, 2))
+        events += [
+            (start_s + step * step_s, user, (first + 7 * step) % N_ITEMS) for step in range(3)
+        ]
+    at, users, items = zip(*sorted(events), strict=True)
     log = as_log(users, items)
     log.at[:] = at
     return log
 
 
-def test_a_session_weight_is_found_where_visits_differ_from_returns() -> None:
-    assert searched(visits())[0].session > 0
+@pytest.mark.parametrize(
+    ("step_s", "away_s", "half_life_s"),
+    [(600, 10 * HOUR_S, 3 * HOUR_S), (12 * HOUR_S, 10 * DAY_S, DAY_S)],
+    ids=["short", "long"],
+)
+def test_visits_count_for_as_long_as_they_last(
+    step_s: float, away_s: float, half_life_s: float
+) -> None:
+    shape = Shape((0.7,), (away_s / 10,), session_half_lives_s=(DAY_S, 3 * HOUR_S))
+
+    choice, _ = searched(visits(step_s, away_s), replace(FIRST, half_life_s=away_s / 10), shape)
+
+    assert choice.session > 0
+    assert choice.session_half_life_s == half_life_s
 
 
 def test_the_same_seed_finds_the_same() -> None:
