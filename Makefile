@@ -23,7 +23,7 @@ help:
 	@echo 'make lint    check style and types of the Python and the SQL'
 	@echo 'make format  format the Python'
 	@echo 'make wheel   build dist/pgrec-*.whl'
-	@echo 'make bench   time everything beside what it stands on, on 100,000 items; figures in bench.json'
+	@echo 'make bench   time everything beside what it stands on, on 100,000 items; figures in bench.json and .png'
 	@echo 'make bench-large  a million items, and a worker under steady load; most of an hour'
 	@echo 'make quality DATA=folder  tune on and evaluate three data sets; an hour, figures in build/quality'
 	@echo 'make clean   remove .venv and all that was built; PYTHON=python3.12 chooses for the next'
@@ -57,7 +57,7 @@ wheel: .venv/.made
 	$(BIN)/python -m pip wheel --disable-pip-version-check -qq --no-deps --wheel-dir dist .
 
 bench: .venv/.for-test
-	@for subject in recommend recall writing folding encoding storage; do \
+	@for subject in recommend recall writing folding encoding storage summary; do \
 	    $(BIN)/python tests/bench/$$subject.py $(ARGS) || exit 1; done
 
 bench-large: .venv/.for-test

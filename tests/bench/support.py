@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import statistics
 import subprocess
 import sys
@@ -41,6 +42,7 @@ SERVER = {
     "autovacuum": "off",
     "jit": "off",
 }
+MACHINE = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
 
 
 class Target(NamedTuple):
@@ -54,7 +56,12 @@ class Target(NamedTuple):
 
     @property
     def reached(self) -> bool:
-        return self.value <= self.limit if self.at_most else self.value >= self.limit
+        return self.share >= 1
+
+    @property
+    def share(self) -> float:
+        """How many times as good as the limit the value is."""
+        return self.limit / max(self.value, 1e-9) if self.at_most else self.value / self.limit
 
 
 def arguments(description: str) -> argparse.Namespace:
@@ -196,19 +203,25 @@ def merged(runs: Sequence[Mapping[str, list[float]]]) -> dict[str, float]:
 def report(targets: Sequence[Target], times: Mapping[str, float], out: Path) -> None:
     """Print what was measured, and merge it into the file `out`."""
     console = Console(width=110)
-    medians = Table("what", "p50, ms", title="medians")
+    medians = Table("what", "p50, ms", title=f"medians, {MACHINE}")
     for name, value in times.items():
         medians.add_row(name, f"{value:.3f}")
     console.print(medians)
+    show(targets)
+    known = json.loads(out.read_text()) if out.exists() else {}
+    known["machine"] = MACHINE
+    known.setdefault("milliseconds", {}).update({name: round(v, 3) for name, v in times.items()})
+    known.setdefault("ratios", {}).update(
+        {t.key: {name: v for name, v in t._asdict().items() if name != "key"} for t in targets}
+    )
+    out.write_text(json.dumps(known, indent=2) + "\n")
+
+
+def show(targets: Sequence[Target]) -> None:
+    """Print values beside what was to be reached."""
     table = Table("key", "what", "value", "target", "", title="ratios")
     for target in targets:
         bound = f"{'<=' if target.at_most else '>='} {target.limit:g}"
         verdict = "reached" if target.reached else "missed"
         table.add_row(target.key, target.what, f"{target.value:.3f}", bound, verdict)
-    console.print(table)
-    known = json.loads(out.read_text()) if out.exists() else {}
-    known.setdefault("milliseconds", {}).update({name: round(v, 3) for name, v in times.items()})
-    known.setdefault("ratios", {}).update(
-        {t.key: {"what": t.what, "value": round(t.value, 4), "target": t.limit} for t in targets}
-    )
-    out.write_text(json.dumps(known, indent=2) + "\n")
+    Console(width=120).print(table)
