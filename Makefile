@@ -24,7 +24,7 @@ help:
 	@echo 'make format  format the Python'
 	@echo 'make wheel   build dist/pgrec-*.whl'
 	@echo 'make bench   time everything beside what it stands on, on 100,000 items; figures in bench.json and .png'
-	@echo 'make bench-large  a million items, and a worker under steady load; most of an hour'
+	@echo 'make bench-large  a million items, a worker under steady load, the cost of a small encoder; an hour'
 	@echo 'make quality DATA=folder  tune on and evaluate three data sets; an hour, figures in build/quality'
 	@echo 'make clean   remove .venv and all that was built; PYTHON=python3.12 chooses for the next'
 
@@ -61,7 +61,9 @@ bench: .venv/.for-test
 	    $(BIN)/python tests/bench/$$subject.py $(ARGS) || exit 1; done
 
 bench-large: .venv/.for-test
+	@$(BIN)/python tests/bench/encoder_cost.py
 	@$(BIN)/python tests/bench/large.py $(ARGS)
+	@$(BIN)/python tests/bench/summary.py
 
 # Seen items stay in the lists of the shop, where people buy again.
 quality: .venv/.for-test

@@ -4,15 +4,14 @@ Time the encoder beside the naive one, and the worker beside the encoder.
     python tests/bench/encoding.py [--repeats 5] [--folder DIR] [--out FILE]
 
 Texts are the titles and texts of the products in ../shared/data/industrial; where that is absent,
-those of the sample catalogue, and nDCG@10 is left out. What is timed has one thread, so that what
-the server does beside it is not taken from it.
+those of the sample catalogue. What is timed has one thread, so that what the server does beside it
+is not taken from it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import csv
-import json
 import os
 import statistics
 import subprocess
@@ -20,7 +19,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from psycopg.conninfo import make_conninfo
@@ -195,37 +194,6 @@ def resident_mb(db: Connection, texts: Sequence[str]) -> float:
     return usage.ru_maxrss / (1 << 10 if sys.platform == "linux" else 1 << 20)
 
 
-def item_vectors(name: str, items: Sequence[Item], folder: Path) -> Vectors:
-    """Vectors of all items, kept in the folder for the next run."""
-    encoder = opened(name, threads=0)
-    kept = folder / f"items-{encoder.fingerprint[:16]}-{len(items)}.npy"
-    if not kept.exists():
-        titles, texts = zip(*items, strict=True)
-        np.save(kept, encoder.encode_items(titles, texts))
-    vectors: Vectors = np.load(kept)
-    return vectors
-
-
-def ndcg(vectors: Vectors) -> float:
-    """Mean nDCG@10 of the next item, by the cosine to a decayed mean of the history."""
-    gains = []
-    for line in (DATA / "test.jsonl").read_text().splitlines():
-        row: dict[str, Any] = json.loads(line)
-        history = [int(item) for item in row["history"]]
-        scores = vectors @ (0.5 ** np.arange(len(history))[::-1] @ vectors[history])
-        above = int((scores > scores[int(row["target"])]).sum())
-        gains.append(1 / np.log2(2 + above) if above < 10 else 0)
-    return statistics.mean(gains)
-
-
-def cost_percent(items: Sequence[Item], folder: Path) -> float:
-    """What of float32's nDCG@10 the shipped encoder loses; negative, if it gains."""
-    before, after = (
-        ndcg(item_vectors(name, items, folder)) for name in ("e5-small-fp32", "e5-small")
-    )
-    return 100 * (1 - after / before)
-
-
 def ratios(times: dict[str, float]) -> list[Target]:
     """What is compared with what."""
     bare = min(times[f"bare session, batches of {budget}"] for budget in BUDGETS)
@@ -248,8 +216,7 @@ def main() -> None:
     """Run everything."""
     options = arguments("Time the encoder and the worker.")
     logs.configure("console")
-    items = products()
-    texts = list(dict.fromkeys(text for item in items for text in item))[:TEXTS]
+    texts = list(dict.fromkeys(text for item in products() for text in item))[:TEXTS]
     with (
         server(options.folder) as address,
         filled_database(address, "pgrec_bench_texts", lambda _: None) as db,
@@ -257,15 +224,8 @@ def main() -> None:
         memory = resident_mb(db, texts)  # first: a child starts with what its parent holds
         times = working(db, texts, options.repeats)
     times |= encoders(texts[:NAIVE], options.repeats)
-    targets = [
-        *ratios(times),
-        Target("worker_rss_mb", "most memory of a worker, MB", memory, 768, at_most=True),
-    ]
-    if DATA.is_dir():
-        cost = cost_percent(items, options.folder)
-        what = "nDCG@10 that the encoder costs, %"
-        targets.append(Target("encoder_cost_percent", what, cost, 0.5, at_most=True))
-    report(targets, times, options.out)
+    rss = Target("worker_rss_mb", "most memory of a worker, MB", memory, 768, at_most=True)
+    report([*ratios(times), rss], times, options.out)
 
 
 if __name__ == "__main__":
