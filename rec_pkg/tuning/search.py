@@ -36,7 +36,7 @@ FREE: Final = frozenset({"repeat"})
 CONTENT: Final = frozenset({"content", "latest", "closest"})
 SESSIONS: Final = (0.0, 0.25, 0.5, 0.75, 0.9)
 """What is tried for `session_weight`, with each half-life of a visit."""
-BONUSES: Final = tuple(step / 4 for step in range(17))
+BONUSES: Final = tuple(step / 2 for step in range(17))
 """What is tried in favour of an item without events, in the unit of the score: log odds."""
 GIVEN_UP: Final = 0.6
 """Of the accuracy that new items could bring, the part that may be given up for their sake."""
@@ -168,8 +168,7 @@ class Search:
         Return the best form and the weights (columns,) that all examples give it.
 
         The values first, where those of `first` win ties, and what a visit counts; then up to two
-        terms are left out if that gains more than a standard error; then newness gets the weight
-        that brings most.
+        terms are left out if that gains anything; then newness gets the weight that brings most.
         """
         shape = self._task.terms.shape
         half_lives_s = shape.half_lives_s if "trend" in first.terms else (first.half_life_s,)
@@ -178,25 +177,21 @@ class Search:
             for decay, half_life_s in product(shape.decays, half_lives_s)
         ]
         others = [choice for choice in values if choice != first]
-        best = self._first_unless_better([first, *others], chance=0.0)
+        best = self._best_of([first, *others])
         if LIFTED.keys() & set(best.terms):
             sessions = [
                 replace(best, session=session, session_half_life_s=half_life_s)
                 for session, half_life_s in product(SESSIONS, shape.session_half_lives_s)
             ]
-            best = self._first_unless_better([best, *sessions], chance=0.0)
-        best = self._first_unless_better([best, *with_fewer_terms(best)], chance=1.0)
+            best = self._best_of([best, *sessions])
+        best = self._best_of([best, *with_fewer_terms(best)])
         if "newness" in best.terms:
             best = self._with_bonus(best)
         return best, weights_of(best, self._sample, shape)
 
-    def _first_unless_better(self, choices: Sequence[Choice], chance: float) -> Choice:
-        """Return the best choice, or the first one unless the gain is `chance` standard errors."""
-        gains = self._ndcgs(self._weights(choices), choices)
-        gains = gains - gains[:, :1]
-        means = gains.mean(axis=0)
-        best = int(np.argmax(means))
-        return choices[best] if means[best] > chance * _error(gains[:, best]) else choices[0]
+    def _best_of(self, choices: Sequence[Choice]) -> Choice:
+        """Return the choice that ranks best, the first of those that rank alike."""
+        return choices[int(np.argmax(self._ndcgs(self._weights(choices), choices).mean(axis=0)))]
 
     def _with_bonus(self, choice: Choice) -> Choice:
         """
@@ -258,10 +253,13 @@ def lifts(shape: Shape, choices: Sequence[Choice], presence: Floats) -> Floats:
 
 
 def with_fewer_terms(choice: Choice) -> list[Choice]:
-    """Return the choices with one or two terms less, none without any term of content."""
-    left_out = [
-        set(out) for n in range(1, MOST_LEFT_OUT + 1) for out in combinations(choice.terms, n)
-    ]
+    """
+    Return the choices with one or two terms less, none without any term of content.
+
+    Newness stays: what it weighs is chosen by itself.
+    """
+    able = [term for term in choice.terms if term != "newness"]
+    left_out = [set(out) for n in range(1, MOST_LEFT_OUT + 1) for out in combinations(able, n)]
     return [
         replace(choice, terms=tuple(term for term in choice.terms if term not in out))
         for out in left_out
