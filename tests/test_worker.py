@@ -387,6 +387,31 @@ def test_texts_are_encoded_while_a_worker_rests(
         assert shelf.execute("select count(*) from rec.pending").fetchone() == (2,)
 
 
+def test_a_text_that_comes_while_events_are_folded_is_encoded_next(
+    shelf: Connection, database_url: str, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drain(database_url, encoder)
+    shelf.execute("select rec.track('ann', 'novel')")
+    fold, merge = Store.apply_pending, Store.merge_deltas
+    known = []
+
+    async def fold_and_write(store: Store, limit: int) -> int:
+        folded = await fold(store, limit)
+        if not known:
+            shelf.execute("select rec.track('bob', p_text => 'sea stories')")
+        return folded
+
+    async def look_and_merge(store: Store) -> int:
+        known.append(encoded(shelf, "sea stories"))
+        return await merge(store)
+
+    monkeypatch.setattr(Store, "apply_pending", fold_and_write)
+    monkeypatch.setattr(Store, "merge_deltas", look_and_merge)
+    drain(database_url, encoder)
+
+    assert known[0]
+
+
 def test_texts_are_encoded_while_a_transaction_with_another_one_is_open(
     shelf: Connection, database_url: str, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -135,7 +135,9 @@ class Loop:
         """Do a share of all that waits."""
         texts = await self._encode_all_texts()
         folded = await self._fold()
+        texts += await self._encode_all_texts()
         merged = await self._merge()
+        texts += await self._encode_all_texts()
         items = await self._encode_items()
         if self._new_vectors and items < self._settings.encode_batch:
             self._new_vectors = False
