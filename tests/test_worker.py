@@ -393,7 +393,7 @@ def test_a_text_that_comes_while_events_are_folded_is_encoded_next(
     drain(database_url, encoder)
     shelf.execute("select rec.track('ann', 'novel')")
     fold, merge = Store.apply_pending, Store.merge_deltas
-    known = []
+    known: list[bool] = []
 
     async def fold_and_write(store: Store, limit: int) -> int:
         folded = await fold(store, limit)

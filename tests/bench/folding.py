@@ -32,6 +32,7 @@ USERS: Final = 2000
 BATCH: Final = 5000
 TEXTS: Final = 600
 CEILING: Final = 64
+PATIENCE_S: Final = 120.0
 READERS: Final = 4
 EVENTS: Final = (
     "insert into rec.events (user_id, item_id)"
@@ -168,7 +169,12 @@ class Lags:
         self.to_list: list[float] = []
 
     def run(self, first: int, texts: int, rate: float) -> float:
-        """Send texts at random moments, so many a second; return the seconds to the last list."""
+        """
+        Send texts at random moments, so many a second; return the seconds to the last list.
+
+        Raises:
+            TimeoutError: if they are not all encoded in time; the worker may have died.
+        """
         users = {text_hash(number): f"writer {number}" for number in range(first, first + texts)}
         with (
             psycopg.connect(self._url, autocommit=True) as hearer,
@@ -179,10 +185,12 @@ class Lags:
             start = time.perf_counter()
             stored: dict[str, float] = {}
             asked: dict[str, Future[float]] = {}
-            for notification in hearer.notifies(stop_after=texts):
+            for notification in hearer.notifies(timeout=PATIENCE_S, stop_after=texts):
                 text = notification.payload
                 stored[text] = time.perf_counter()
                 asked[text] = threads.submit(self._list, users[text])
+            if len(stored) < texts:
+                raise TimeoutError(f"{len(stored)} of {texts} texts were encoded")
             sent = sending.result()
             listed = {text: list_.result() for text, list_ in asked.items()}
         self.to_vector = [stored[text] - sent[text] for text in users]

@@ -32,6 +32,7 @@ CAREFUL: Final = SERVER | {"fsync": "on", "synchronous_commit": "on", "full_page
 ITEMS: Final = 1000
 SECONDS: Final = 3
 COPIED: Final = 100_000
+PATIENCE_S: Final = 120.0
 TRIES: Final = 10_000
 WRITERS: Final = {1: 0.85, 4: 0.75, 16: 0.7}
 ONE: Final = """\\set user random(1, 1000)
@@ -99,8 +100,16 @@ class Writers:
 
 
 def settle(db: Connection, table: str) -> None:
-    """Wait until the worker has folded all and sleeps, and empty the tables."""
+    """
+    Wait until the worker has folded all and sleeps, and empty the tables.
+
+    Raises:
+        TimeoutError: if it does not; it may have died.
+    """
+    end = time.monotonic() + PATIENCE_S
     while waiting(db):
+        if time.monotonic() > end:
+            raise TimeoutError("the worker does not drain the queue; run `pgrec worker` to see why")
         time.sleep(0.1)
     db.execute(EMPTY)
     db.execute(f"vacuum analyze {table}")
