@@ -79,12 +79,15 @@ def server(folder: Path, settings: Mapping[str, str] = SERVER) -> Iterator[str]:
     """URL of a server in `folder`, whose databases stay there for the next run."""
     folder.mkdir(parents=True, exist_ok=True)
     embedded = EmbeddedServer(folder, Settings().pg_bin, settings)
-    was_running = embedded.running
+    if embedded.running:  # its settings may be others
+        sys.exit(
+            f"A server runs in {folder}: another benchmark is at it, or was killed."
+            f" kill -INT $(head -1 {embedded.home}/data/postmaster.pid) ends it."
+        )
     try:
         yield embedded.start()
     finally:
-        if not was_running:
-            embedded.stop()
+        embedded.stop()
 
 
 @contextmanager
