@@ -1,7 +1,7 @@
 """
 Time the encoder beside the naive one, and the worker beside the encoder.
 
-    python tests/bench/encoding.py [--repeats 5] [--folder DIR] [--out FILE]
+    python tests/bench/encoding.py [--repeats 4] [--folder DIR] [--out FILE]
 
 Texts are the titles and texts of the products in ../shared/data/industrial; where that is absent,
 those of the sample catalogue. What is timed has one thread, so that what the server does beside it

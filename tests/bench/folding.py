@@ -1,7 +1,7 @@
 """
 Time folding beside a bare aggregate, with one worker and with two, and from a text to its list.
 
-    python tests/bench/folding.py [--repeats 5] [--folder DIR] [--out FILE]
+    python tests/bench/folding.py [--repeats 4] [--folder DIR] [--out FILE]
 """
 
 from __future__ import annotations

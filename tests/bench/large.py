@@ -2,7 +2,7 @@
 A list among a million items beside one among ten thousand, and a worker under steady load.
 
     python tests/bench/large.py [--items 1000000] [--small 10000] [--minutes 10]
-        [--only growth|soak] [--repeats 5] [--folder DIR] [--out FILE]
+        [--only growth|soak] [--repeats 4] [--folder DIR] [--out FILE]
 
 Both shops are made by the first run, the large one in about a quarter of an hour on two cores, and
 kept in the folder; 8 GB of memory and 12 GB of disk are enough for a million items.
@@ -114,7 +114,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--small", type=int, default=10_000)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--only", choices=["growth", "soak"])
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=4)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "pgrec-bench")
     parser.add_argument("--out", type=Path, default=Path("bench.json"))
     return parser.parse_args()

@@ -1,7 +1,7 @@
 """
 Time lists beside the searches that they consist of.
 
-    python tests/bench/recommend.py [--items 100000] [--repeats 5] [--folder DIR] [--out FILE]
+    python tests/bench/recommend.py [--items 100000] [--repeats 4] [--folder DIR] [--out FILE]
 
 The first run makes the shop, in some minutes; it is kept in the folder for the next.
 """

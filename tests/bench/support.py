@@ -68,7 +68,7 @@ def arguments(description: str) -> argparse.Namespace:
     """The command line that all benchmarks share."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--items", type=int, default=100_000)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=4)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "pgrec-bench")
     parser.add_argument("--out", type=Path, default=Path("bench.json"))
     return parser.parse_args()

@@ -1,7 +1,7 @@
 """
 Time writers beside a table without triggers, and look whether each click counts at once.
 
-    python tests/bench/writing.py [--repeats 3] [--folder DIR] [--out FILE]
+    python tests/bench/writing.py [--repeats 4] [--folder DIR] [--out FILE]
 
 Single rows come from pgbench, with every commit flushed to the disk, while a worker runs.
 """
