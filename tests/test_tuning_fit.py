@@ -307,6 +307,14 @@ def test_newness_weighs_as_much_as_people_choose_what_is_new(
     assert bonus > 0 if share else bonus == 0, "only where it brings something"
 
 
+def test_a_young_log_does_not_give_all_to_what_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fifth of the choices are of new items, which will not stay so."""
+    careful = searched(news(share=1))[0].bonus
+    monkeypatch.setattr("rec_pkg.tuning.search.MOST_GIVEN_UP", 1.0)
+
+    assert careful < searched(news(share=1))[0].bonus
+
+
 def test_a_bonus_is_the_least_that_newness_weighs() -> None:
     log = news(share=1)
     sample = Task(Terms(log, SHAPE), np.arange(60, 240), np.arange(N_ITEMS), keep_seen=True).sample(

@@ -40,6 +40,8 @@ BONUSES: Final = tuple(step / 2 for step in range(17))
 """What is tried in favour of an item without events, in the unit of the score: log odds."""
 GIVEN_UP: Final = 0.6
 """Of the accuracy that new items could bring, the part that may be given up for their sake."""
+MOST_GIVEN_UP: Final = 0.05
+"""Of all accuracy, the same: in a young log many choices are of new items, later few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +200,8 @@ class Search:
         Return the choice with the bonus that brings most of the new items that were chosen.
 
         It may cost a standard error, or `GIVEN_UP` of what new items would bring if they were hit
-        like others, whichever is more. Of those that bring as much it is the smallest.
+        like others, whichever is more, but of the latter no more than `MOST_GIVEN_UP` of all. Of
+        those that bring as much it is the smallest.
         """
         choices = [replace(choice, bonus=bonus) for bonus in BONUSES]
         newness = self._task.terms.shape.places(["newness"], choice.decay, choice.half_life_s)
@@ -207,7 +210,7 @@ class Search:
         values = self._ndcgs(weights, choices)
         means, brought = values.mean(axis=0), values[self._new].sum(axis=0)
         best = int(np.argmax(means))
-        allowed = GIVEN_UP * self._new.mean() * means[best]
+        allowed = min(GIVEN_UP * self._new.mean(), MOST_GIVEN_UP) * means[best]
         losses = values[:, [best]] - values
         able = [
             number
