@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -187,6 +188,12 @@ def test_a_role_without_any_right_is_told_so(well: Connection) -> None:
         well.execute(f"drop role {name}".encode())
 
 
+def answers(path: Path) -> bool:
+    """Whether somebody listens on a socket; it has a file a moment before."""
+    with socket.socket(socket.AF_UNIX) as line:
+        return line.connect_ex(str(path)) == 0
+
+
 @pytest.fixture
 def pooled(database_url: str) -> Iterator[str]:
     """Folder of the socket of a pgbouncer before the database, which takes sessions apart."""
@@ -210,7 +217,7 @@ def pooled(database_url: str) -> Iterator[str]:
         [program, "-q", *account, str(folder / "ini")], stderr=subprocess.DEVNULL
     ) as bouncer:
         try:
-            while not (folder / ".s.PGSQL.6543").exists():
+            while not answers(folder / ".s.PGSQL.6543"):
                 assert bouncer.poll() is None
                 time.sleep(0.01)
             yield f"host={folder} port=6543 dbname=pooled user=anybody"
