@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import psycopg
 import structlog
@@ -37,9 +37,10 @@ log = structlog.get_logger("worker")
 
 
 class Done(NamedTuple):
-    """How much of what a round found, of each kind of work."""
+    """How much of what a round found, of each kind of work, and of what it was told meanwhile."""
 
     texts: int
+    heard: int
     folded: int
     merged: int
     items: int
@@ -134,15 +135,16 @@ class Loop:
     async def _round(self) -> Done:
         """Do a share of all that waits."""
         texts = await self._encode_all_texts()
-        folded = await self._fold()
-        texts += await self._encode_all_texts()
-        merged = await self._merge()
-        texts += await self._encode_all_texts()
+        folding = asyncio.ensure_future(self._fold_and_merge())
+        try:
+            meanwhile, heard = await self._encode_until(folding)
+        finally:
+            folded, merged = await folding
         items = await self._encode_items()
         if self._new_vectors and items < self._settings.encode_batch:
             self._new_vectors = False
             await self._store.hasten()
-        return Done(texts, folded, merged, items)
+        return Done(texts + meanwhile, heard, folded, merged, items)
 
     async def _rest(self, seconds: float) -> None:
         """
@@ -150,18 +152,33 @@ class Loop:
 
         An event on a known item counts before it is folded, so that nobody waits for us.
         """
-        clock = asyncio.get_running_loop().time
-        end = clock() + seconds
+        resting = asyncio.ensure_future(asyncio.sleep(seconds))
+        try:
+            await self._encode_until(resting)
+        finally:
+            resting.cancel()
+
+    async def _encode_until(self, over: asyncio.Future[Any]) -> tuple[int, int]:
+        """
+        Encode the texts that come until something is over, or until told to stop.
+
+        Returns:
+            How many texts, and how many notifications came, of whatever event.
+        """
+        encoded = heard = 0
         state = "busy"
         try:
-            while (left := end - clock()) > 0 and not self._stopping.is_set():
+            while not over.done() and not self._stopping.is_set():
                 if state == "busy":
-                    state = await self._store.try_rest(min(left, LINGER_S))
-                if not await self._encode_texts() and state != "busy":
-                    await self._until_notified(left)
+                    state = await self._store.try_rest(LINGER_S)
+                texts = await self._encode_texts()
+                encoded += texts
+                if not texts and state != "busy":
+                    heard += await self._until_notified(self._settings.poll_seconds, over)
         finally:
             if state == "asleep":
                 await self._store.stop_resting()
+        return encoded, heard
 
     async def _sleep(self) -> None:
         """
@@ -189,15 +206,20 @@ class Loop:
             if state == "asleep":
                 await self._store.stop_sleeping()
 
-    async def _until_notified(self, timeout_s: float) -> None:
+    async def _until_notified(self, timeout_s: float, *others: asyncio.Future[Any]) -> bool:
+        """Wait for a notification, a stop or one of the others; return whether the first came."""
         notified = asyncio.ensure_future(self._store.notified(timeout_s))
         stopped = asyncio.ensure_future(self._stopping.wait())
-        await asyncio.wait({notified, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({notified, stopped, *others}, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
         if not notified.done():
             notified.cancel()
         with suppress(asyncio.CancelledError):
-            await notified
+            return await notified
+        return False
+
+    async def _fold_and_merge(self) -> tuple[int, int]:
+        return await self._fold(), await self._merge()
 
     async def _fold(self) -> int:
         with self._metrics.fold_seconds.time():
@@ -332,7 +354,7 @@ class Loop:
         for text in texts:
             self._metrics.failures.inc()
             log.warning("a text cannot be encoded", event_id=text.event_id)
-            await self._store.park(text.user_id, text.event_id, "the text cannot be encoded")
+            await self._store.park_text(text, "the text cannot be encoded")
 
     async def _fail_items(self, items: Sequence[WaitingItem]) -> None:
         for item in items:

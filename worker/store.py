@@ -96,20 +96,23 @@ class Cleaner:
 
 class Store:
     """
-    The connections of a worker: one that works, one that listens, and one at times that cleans.
+    The connections of a worker: one stores vectors, one folds, one listens, at times one cleans.
 
-    The listener holds the sleepers' lock for its session, so it must reach the server directly and
-    not through a transaction pooler.
+    One may fold while the other stores: each is used by one task at a time. The listener holds the
+    sleepers' lock for its session, so it must reach the server directly and not through a
+    transaction pooler.
     """
 
     def __init__(
         self,
         work: psycopg.AsyncConnection[Any],
+        folds: psycopg.AsyncConnection[Any],
         listener: psycopg.AsyncConnection[Any],
         conninfo: str,
         patience_s: float,
     ) -> None:
         self._work = work
+        self._folds = folds
         self._listener = listener
         self._conninfo = conninfo
         self._patience_s = patience_s
@@ -118,29 +121,26 @@ class Store:
     @asynccontextmanager
     async def connect(cls, conninfo: str, patience_s: float = PATIENCE_S) -> AsyncIterator[Self]:
         """
-        Open both connections, and close them at the end.
+        Open the connections, and close them at the end.
 
         They are cut when no answer has come for `patience_s` seconds and the server, asked, is not
         at work on it.
         """
         address = make_conninfo("", **(KEEPALIVES | conninfo_to_dict(conninfo)))
         async with (
-            await psycopg.AsyncConnection.connect(
-                address, autocommit=True, application_name="pgrec worker"
-            ) as work,
-            await psycopg.AsyncConnection.connect(
-                address, autocommit=True, application_name="pgrec worker (listens)"
-            ) as listener,
+            await _connect(address, "pgrec worker") as work,
+            await _connect(address, "pgrec worker (folds)") as folds,
+            await _connect(address, "pgrec worker (listens)") as listener,
         ):
-            store = cls(work, listener, address, patience_s)
+            store = cls(work, folds, listener, address, patience_s)
             async with store._watched():
                 await store._open()
                 yield store
 
     @property
     def broken(self) -> bool:
-        """Whether the working connection is lost."""
-        return self._work.closed or self._work.broken
+        """Whether a connection that works or folds is lost."""
+        return any(line.closed or line.broken for line in (self._work, self._folds))
 
     @property
     def place(self) -> str:
@@ -150,8 +150,9 @@ class Store:
 
     @property
     def sessions(self) -> list[int]:
-        """Process ids of the server's side of both connections."""
-        return [self._work.info.backend_pid, self._listener.info.backend_pid]
+        """Process ids of the server's side of the connections."""
+        lines = (self._work, self._folds, self._listener)
+        return [line.info.backend_pid for line in lines]
 
     async def end_sessions(self, pids: list[int]) -> int:
         """End what is left of these sessions of workers and return how many there were."""
@@ -169,7 +170,12 @@ class Store:
     async def _watched(self) -> AsyncIterator[None]:
         """Have the lines cut when the server is silent without reason."""
         watching = asyncio.ensure_future(
-            watch(Line(self._work), Line(self._listener), self._is_at_work, self._patience_s)
+            watch(
+                [Line(self._work), Line(self._folds)],
+                Line(self._listener),
+                self._is_at_work,
+                self._patience_s,
+            )
         )
         try:
             yield
@@ -179,18 +185,18 @@ class Store:
                 await watching
 
     async def _open(self) -> None:
-        for connection in (self._work, self._listener):
+        for connection in (self._work, self._folds, self._listener):
             await _keep_alive(connection)
         await register_vector_async(self._work)
         # What a crash of the server takes back of our work waits again, as a whole. So nothing of
         # it need be flushed by itself, and writers do not queue for the disk behind us.
-        await self._work.execute("select set_config('synchronous_commit', 'off', false)")
+        for connection in (self._work, self._folds):
+            await connection.execute("select set_config('synchronous_commit', 'off', false)")
         await self._listener.execute("listen rec_events")
 
-    async def _is_at_work(self) -> bool:
-        """Ask on the listening connection whether the server is busy with the working one."""
+    async def _is_at_work(self, pid: int) -> bool:
+        """Ask on the listening connection whether the server is busy with another one."""
         cursor = self._listener.cursor(row_factory=scalar_row)
-        pid = self._work.info.backend_pid
         await cursor.execute("select rec.is_at_work(%s, %s)", [pid, self._patience_s])
         return bool(await cursor.fetchone())
 
@@ -232,9 +238,7 @@ class Store:
     @asynccontextmanager
     async def cleaner(self) -> AsyncIterator[Cleaner]:
         """Open a connection beside the work, for what may take minutes."""
-        async with await psycopg.AsyncConnection.connect(
-            self._conninfo, autocommit=True, application_name="pgrec worker (cleans)"
-        ) as connection:
+        async with await _connect(self._conninfo, "pgrec worker (cleans)") as connection:
             await _keep_alive(connection)
             yield Cleaner(connection)
 
@@ -283,30 +287,34 @@ class Store:
         """Note that this content of an item cannot be encoded."""
         await self._call("select rec.fail_item(%s, %s, %s)", item.item_id, item.content_hash, error)
 
-    async def park(self, user_id: str, event_id: int, error: str) -> None:
-        """Count a failure of an event; after enough of them it is parked."""
-        await self._call("select rec.park(%s, %s, %s)", [user_id], [event_id], error)
+    async def park_text(self, text: WaitingText, error: str) -> None:
+        """Count a failure of the event of a claimed text; after enough of them it is parked."""
+        await self._call("select rec.park(%s, %s, %s)", [text.user_id], [text.event_id], error)
 
     async def apply_pending(self, limit: int) -> int:
         """Fold about `limit` of the oldest queued events and return how many."""
-        return await self._value(int, "select rec.apply_pending(%s)", limit)
+        return await self._folding(int, "select rec.apply_pending(%s)", limit)
 
     async def apply_user(self, user_id: str) -> int:
         """Fold what is queued of one user and return how many events."""
-        return await self._value(int, "select rec.apply_users(%s)", [user_id])
+        return await self._folding(int, "select rec.apply_users(%s)", [user_id])
 
     async def apply_event(self, user_id: str, event_id: int) -> bool:
         """Fold one queued event and return whether it left the queue."""
-        return await self._value(bool, "select rec.apply_event(%s, %s)", user_id, event_id)
+        return await self._folding(bool, "select rec.apply_event(%s, %s)", user_id, event_id)
 
     async def oldest_pending(self, limit: int) -> list[tuple[str, int]]:
         """Return user and event id of the oldest queued events."""
-        cursor = await self._work.execute("select * from rec.oldest_pending(%s)", [limit])
+        cursor = await self._folds.execute("select * from rec.oldest_pending(%s)", [limit])
         return await cursor.fetchall()
+
+    async def park(self, user_id: str, event_id: int, error: str) -> None:
+        """Count a failure to fold an event; after enough of them it is parked."""
+        await self._folds.execute("select rec.park(%s, %s, %s)", ([user_id], [event_id], error))
 
     async def merge_deltas(self) -> int:
         """Merge what folded events add to the shared counts and return how many deltas."""
-        return await self._value(int, "select rec.merge_deltas()")
+        return await self._folding(int, "select rec.merge_deltas()")
 
     async def hasten(self) -> int:
         """Try again at once what waited for a vector, and return how many events."""
@@ -365,16 +373,37 @@ class Store:
         return bool([notification async for notification in heard])
 
     async def _value(self, kind: type[T], query: LiteralString, *parameters: object) -> T:
-        value = await self._call(query, *parameters)
-        if not isinstance(value, kind):
-            raise psycopg.DataError(f"{query} gave {value!r}")
-        return value
+        return await _one(self._work, kind, query, parameters)
 
-    async def _call(self, query: LiteralString, *parameters: object) -> object:
-        cursor = self._work.cursor(row_factory=scalar_row)
-        await cursor.execute(query, parameters)
-        value: object = await cursor.fetchone()
-        return value
+    async def _folding(self, kind: type[T], query: LiteralString, *parameters: object) -> T:
+        return await _one(self._folds, kind, query, parameters)
+
+    async def _call(self, query: LiteralString, *parameters: object) -> None:
+        await self._work.execute(query, parameters)
+
+
+async def _connect(conninfo: str, name: str) -> psycopg.AsyncConnection[Any]:
+    return await psycopg.AsyncConnection.connect(conninfo, autocommit=True, application_name=name)
+
+
+async def _one(
+    line: psycopg.AsyncConnection[Any],
+    kind: type[T],
+    query: LiteralString,
+    parameters: Sequence[object],
+) -> T:
+    """
+    Return the one value that a query gives.
+
+    Raises:
+        psycopg.DataError: if it is of another kind.
+    """
+    cursor = line.cursor(row_factory=scalar_row)
+    await cursor.execute(query, parameters)
+    value = await cursor.fetchone()
+    if not isinstance(value, kind):
+        raise psycopg.DataError(f"{query} gave {value!r}")
+    return value
 
 
 async def _keep_alive(connection: psycopg.AsyncConnection[Any]) -> None:

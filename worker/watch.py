@@ -17,7 +17,7 @@ import structlog
 from psycopg.pq import TransactionStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     import psycopg
 
@@ -44,6 +44,11 @@ class Line:
             self._since = now
         return 0.0 if self._since is None else now - self._since
 
+    @property
+    def pid(self) -> int:
+        """The process of the server at the other end."""
+        return self._connection.info.backend_pid
+
     def forgive(self) -> None:
         """Count the silence from now on."""
         self._since = None
@@ -56,29 +61,32 @@ class Line:
 
 
 async def watch(
-    work: Line, listener: Line, works: Callable[[], Awaitable[bool]], patience_s: float
+    working: Sequence[Line],
+    listener: Line,
+    works: Callable[[int], Awaitable[bool]],
+    patience_s: float,
 ) -> None:
     """
-    Cut both lines as soon as one of them is dead; never returns.
+    Cut all lines as soon as one of them is dead; never returns.
 
-    `works` asks, on the listener's line, whether the server is at work for the other. On the
+    `works` asks, on the listener's line, whether a process of the server is at work. On the
     listener's own line nothing but short statements is awaited.
     """
     while True:
         await asyncio.sleep(patience_s / LOOKS)
-        if listener.silence() > patience_s or (
-            work.silence() > patience_s and not await _in_time(works, patience_s)
-        ):
+        dead = listener.silence() > patience_s
+        for line in [line for line in working if line.silence() > patience_s]:
+            dead = dead or not await _in_time(works(line.pid), patience_s)
+            line.forgive()
+        if dead:
             log.warning("the server does not answer, the line is cut", seconds=patience_s)
-            work.cut()
-            listener.cut()
-        elif work.silence() > patience_s:
-            work.forgive()
+            for line in (*working, listener):
+                line.cut()
 
 
-async def _in_time(works: Callable[[], Awaitable[bool]], patience_s: float) -> bool:
+async def _in_time(works: Awaitable[bool], patience_s: float) -> bool:
     """Return the answer, False if there is none in time. A late one is left to the cut line."""
-    asking = asyncio.ensure_future(works())
+    asking = asyncio.ensure_future(works)
     done, _ = await asyncio.wait({asking}, timeout=patience_s)
     if not done:
         asking.add_done_callback(lambda asked: asked.cancelled() or asked.exception())

@@ -130,7 +130,12 @@ def test_a_statement_that_takes_long_is_not_cut(
 
 
 @pytest.mark.parametrize(
-    "name", ["pgrec worker (listens)", pytest.param("pgrec worker", marks=pytest.mark.full)]
+    "name",
+    [
+        "pgrec worker (listens)",
+        "pgrec worker (folds)",
+        pytest.param("pgrec worker", marks=pytest.mark.full),
+    ],
 )
 def test_a_backend_that_is_ended_is_replaced(  # noqa: PLR0913
     db: Connection, address: str, faults: Faults, tmp_path: Path, name: str, *, full: bool
