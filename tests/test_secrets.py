@@ -184,7 +184,7 @@ def test_neither_log_nor_process_of_a_worker_shows_the_password(db: Connection, 
         text=True,
     ) as process:
         backends = "select pid from pg_stat_activity where usename = %s"
-        wait(lambda: len(db.execute(backends, [member]).fetchall()) == 2)
+        wait(lambda: len(db.execute(backends, [member]).fetchall()) == 3)
         titles = Path(f"/proc/{process.pid}/cmdline")
         if titles.exists():
             assert CANARY not in titles.read_text()
