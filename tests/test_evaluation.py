@@ -142,7 +142,7 @@ def test_evaluate_writes_every_figure_of_every_model(
     assert found["dataset"] == folder.name
     assert found["protocol"] == "time"
     assert found["n"] == 9
-    assert set(found["models"]) == {"rec", *NAMES}
+    assert set(found["models"]) == {"rec", "oracle", *NAMES}
     for model in found["models"].values():
         assert {*ACCURACY, *OTHERS} <= set(model)
         assert set(model["intervals"]) == {*ACCURACY, *OTHERS} - {"coverage@10"}
@@ -152,6 +152,8 @@ def test_evaluate_writes_every_figure_of_every_model(
         assert {"cold_items", "cold_users"} <= set(model)
     # Two things of the topic are left that the user has not had, so a good list begins with them.
     assert found["models"]["rec"]["hr@10"] == found["models"]["content"]["hr@10"] == 1
+    # Whatever is left is in question, and an oracle knows what is right.
+    assert found["models"]["rec"]["ndcg@10"] < found["models"]["oracle"]["ndcg@10"] == 1
     assert found["models"]["rec"]["share_filled"] == pytest.approx(16 / 20)
     assert (tmp_path / "o.png").read_bytes().startswith(b"\x89PNG")
     assert "sequential_rules" in result.output
@@ -277,3 +279,4 @@ def test_real_rows_are_ranked_better_than_by_popularity(
     figures = {name: result.figures["hr@10"].mean for name, result in report.models.items()}
     assert figures["rec"] > figures["popularity"]
     assert figures["content"] > figures["popularity"]
+    assert figures["rec"] < figures["oracle"] < 1

@@ -88,7 +88,8 @@ def evaluate(  # noqa: PLR0913  # as many as there are options
 
     The log is played through a database of its own on the configured server, by the worker and
     the functions of schema rec; the lists are those of rec.recommend as of the moment of each
-    question, which sees the events strictly before it. Baselines rank the whole catalogue.
+    question, which sees the events strictly before it. Baselines rank the whole catalogue; the
+    oracle has the candidates of the lists in perfect order, so it shows what ranking can reach.
     Columns are those of `pgrec load`; the rows of a .jsonl have user_id, history, target.
 
     Vectors are kept in a database pgrec_evaluate_..., so that a second run encodes nothing; drop

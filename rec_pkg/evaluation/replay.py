@@ -7,6 +7,7 @@ the lists are those of `rec.recommend` as of the moment of the case.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from rec_pkg.evaluation.protocols import Case, Plan
     from rec_pkg.evaluation.store import Store
     from rec_pkg.progress import OnProgress
-    from rec_pkg.ranking_metrics import Floats, Integers
+    from rec_pkg.ranking_metrics import Flags, Floats, Integers
 
 STEP: Final = "rec.recommend"
 
@@ -55,9 +56,12 @@ def play(  # noqa: PLR0913  # two ways to ask, and what to ask
     keep_seen: bool,
     frozen: bool,
     on_progress: OnProgress = silent,
-) -> Answers:
+) -> tuple[Answers, Answers]:
     """
     Return the lists of the product for the cases of a plan whose log is loaded and folded.
+
+    Beside them, what an oracle makes of the items that they are chosen from: the target comes first
+    if it is one of them. No order of these candidates can be better.
 
     Args:
         store: the scratch database.
@@ -71,6 +75,7 @@ def play(  # noqa: PLR0913  # two ways to ask, and what to ask
         Leak: if the tables hold what must not be known yet.
     """
     lists = np.full((len(plan.cases), SHOWN), NOBODY, dtype=np.int64)
+    able = np.zeros(len(plan.cases), dtype=np.bool_)
     done = 0
     for number, case in enumerate(plan.cases):
         if case.position > done:
@@ -79,21 +84,34 @@ def play(  # noqa: PLR0913  # two ways to ask, and what to ask
             store.fold()
             if not frozen:
                 store.merge()
-        items = _ask(store, case, fresh=plan.fresh, keep_seen=keep_seen)
+        items, able[number] = _ask(store, case, fresh=plan.fresh, keep_seen=keep_seen)
         lists[number, : len(items)] = [places[item] for item in items]
         on_progress(STEP, number + 1, len(plan.cases))
     targets = np.array([places[case.target] for case in plan.cases], dtype=np.int64)
-    return Answers(_ranks(lists, targets), lists)
+    best = _with_first(lists, targets, able)
+    return Answers(_ranks(lists, targets), lists), Answers(_ranks(best, targets), best)
 
 
-def _ask(store: Store, case: Case, *, fresh: bool, keep_seen: bool) -> list[str]:
-    if not fresh:
-        guard(store, case, fresh=False)
-        return store.recommend(case.user_id, SHOWN, case.moment, exclude_seen=not keep_seen)
-    with store.taken_back():
-        store.track(case.history)
-        guard(store, case, fresh=True)
-        return store.recommend(case.user_id, SHOWN, case.moment, exclude_seen=not keep_seen)
+def _ask(store: Store, case: Case, *, fresh: bool, keep_seen: bool) -> tuple[list[str], bool]:
+    """Return the list, and whether the target is among what it is chosen from."""
+    with store.taken_back() if fresh else nullcontext():
+        if fresh:
+            store.track(case.history)
+        guard(store, case, fresh=fresh)
+        question = (case.user_id, SHOWN, case.moment)
+        items = store.recommend(*question, exclude_seen=not keep_seen)
+        return items, case.target in items or case.target in store.candidates(
+            *question, exclude_seen=not keep_seen
+        )
+
+
+def _with_first(lists: Integers, targets: Integers, able: Flags) -> Integers:
+    """Return lists (n, 20) with the targets (n,) at the heads of those that are able to have it."""
+    best = lists.copy()
+    for place in np.flatnonzero(able):
+        others = lists[place][lists[place] != targets[place]]
+        best[place] = [targets[place], *others][:SHOWN]
+    return best
 
 
 def _ranks(lists: Integers, targets: Integers) -> Floats:

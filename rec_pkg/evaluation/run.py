@@ -92,7 +92,7 @@ def evaluate(
         answers, chosen = Contest(
             places, dataset.documents, vectors, options.keep_seen, disliking, content or None
         ).run(plan, on_progress)
-        own = play(
+        own, oracle = play(
             store,
             plan,
             places,
@@ -111,7 +111,12 @@ def evaluate(
         dataset=dataset.name,
         protocol=plan.protocol,
         n=len(plan.cases),
-        models=_results(plan, {"rec": own} | {n: answers[n] for n in NAMES}, places, vectors),
+        models=_results(
+            plan,
+            {"rec": own, "oracle": oracle} | {n: answers[n] for n in NAMES},
+            places,
+            vectors,
+        ),
         facts=_asked(dataset, plan, options) | facts,
     )
 

@@ -106,6 +106,20 @@ class Store:
         )
         return [item_id for (item_id,) in rows]
 
+    def candidates(self, user_id: str, k: int, as_of: datetime, *, exclude_seen: bool) -> set[str]:
+        """Return the items that such a list of `k` is chosen from."""
+        rows = self._connection.execute(
+            "select c.item_id from rec.settings s"
+            " cross join rec.profile(%(user)s, %(as_of)s) u"
+            " cross join lateral rec.candidates("
+            " (select array_agg(t.centre order by t.topic) from rec.topics(%(user)s, %(as_of)s) t)"
+            " || u.interests || u.latest, u.next_items, u.companions,"
+            " greatest(s.candidates, %(k)s), null, '{}',"
+            " case when %(exclude_seen)s then u.seen else '{}' end) c",
+            {"user": user_id, "k": k, "as_of": as_of, "exclude_seen": exclude_seen},
+        )
+        return {item_id for (item_id,) in rows}
+
     def visible(self, user_id: str) -> Visible:
         """Return what the next list of a user can be made from."""
         items, latest, folded_until = self._one(
