@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, scoped_session
 
 from rec_pkg import erasure, models, pooler, queries, schema
 from rec_pkg.addresses import url_of
-from rec_pkg.errors import BadInput, DatabaseUnreachable, RecError, SchemaMissing, UnknownItem
+from rec_pkg.errors import BadInput, DatabaseUnreachable, RecError, SchemaMissing, UnknownItem, told
 from rec_pkg.models import Item
 from rec_pkg.queries import Interest, PopularItem, Recommendation, Share, SimilarItem
 
@@ -313,7 +313,7 @@ def _translated() -> Iterator[None]:
 
 def _meaning(error: exc.StatementError) -> RecError | None:
     state = getattr(error.orig, "sqlstate", None) or ""
-    detail = str(error.orig).partition("\n")[0]
+    detail = told(error.orig)
     if state in UNDEFINED:
         return SchemaMissing(detail)
     if isinstance(error, exc.OperationalError) and (not state or state.startswith(BROKEN)):

@@ -5,6 +5,13 @@ from __future__ import annotations
 import inspect
 
 
+def told(error: BaseException | None) -> str:
+    """Return in one line what a driver's error says, and what the server advises."""
+    said = " ".join(str(error).partition("\n")[0].split())
+    advice = getattr(getattr(error, "diag", None), "message_hint", None)
+    return f"{said}. {advice.rstrip('.')}" if advice else said
+
+
 class RecError(Exception):
     """The recommender cannot go on."""
 

@@ -98,6 +98,9 @@ begin
     if nullif(p_user_id, '') is null then
         raise exception 'an event needs a user_id' using errcode = 'null_value_not_allowed';
     end if;
+    if p_item_id is null and coalesce(btrim(p_text), '') = '' then
+        raise exception 'an event needs an item_id or a text' using errcode = 'check_violation';
+    end if;
     if not exists (select from rec.event_kinds k where k.kind = p_kind) then
         raise exception 'unknown event kind %', left(quote_nullable(p_kind), 200)
             using errcode = 'foreign_key_violation',

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy import make_url
 from typer.testing import CliRunner
 
 from rec_pkg.cli import app
@@ -192,8 +193,8 @@ def test_wrong_usage_is_status_2(run: Run, arguments: list[str]) -> None:
     ("arguments", "message"),
     [
         (["load", "items", __file__], "the name ends in none of .csv"),
-        (["track", "ada", "a", "--kind", "stare"], "unknown event kind 'stare'"),
-        (["track", "ada"], "item"),
+        (["track", "ada", "a", "--kind", "stare"], "unknown event kind 'stare'. The kinds are"),
+        (["track", "ada"], "an event needs an item_id or a text"),
         (["explain", "ada", "atlantis"], "No item has this id"),
         (["undo", "ada", "1"], "ada has no event 1"),
         (["encoder", "check", "atlantis"], "atlantis is neither a readable file nor one of"),
@@ -372,6 +373,21 @@ def test_what_the_server_forbids_is_one_line(run: Run, db: psycopg.Connection[An
     result = run("retry", status=1)
     assert "rec.retry_items() does not exist" in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_who_lacks_a_right_is_told_of_the_roles(
+    database_url: str, db: psycopg.Connection[Any]
+) -> None:
+    db.execute("create role stranger login")
+    try:
+        url = make_url(database_url).update_query_dict({"options": "-crole=stranger"})
+        done = outside(url.render_as_string(hide_password=False), "recommend", "ada")
+        assert done.returncode == 1
+        assert "permission denied" in done.stderr
+        assert "grant it rec_app, rec_worker" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    finally:
+        db.execute("drop role stranger")
 
 
 def test_ctrl_c_is_status_130_without_a_traceback(database_url: str, tmp_path: Path) -> None:

@@ -417,7 +417,9 @@ def test_what_cannot_be_used_is_refused_as_bad_input(
 
 def test_bad_input_says_in_one_line_what_is_bad(client: Client) -> None:
     with pytest.raises(
-        BadInput, match=r"^The input cannot be used. \(unknown event kind 'yawn'\)$"
+        BadInput,
+        match=r"^The input cannot be used. \(unknown event kind 'yawn'. The kinds are .*; insert"
+        r" one to make a new kind\)$",
     ):
         client.track("ada", "shirt0", kind="yawn")
 

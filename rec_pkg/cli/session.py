@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rec_pkg.errors import BadInput, DatabaseRefused, DatabaseUnreachable, RecError
+from rec_pkg.errors import BadInput, DatabaseRefused, DatabaseUnreachable, RecError, told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from rec_pkg.settings import Settings
 
 LINE_IS_DOWN = ("08", "57P")
+INSUFFICIENT_PRIVILEGE = "42501"
+NO_RIGHT = "If the role of this session may do that, grant it rec_app, rec_worker or rec_analyst"
 
 
 def read_settings() -> Settings:
@@ -92,7 +94,7 @@ def refusals() -> Iterator[None]:
 
 def _meaning(error: BaseException | None) -> RecError:
     state = getattr(error, "sqlstate", None) or ""
-    said = " ".join(str(error).partition("\n")[0].split())
+    said = told(error)
     if type(error).__name__ == "OperationalError" or state.startswith(LINE_IS_DOWN):
         return DatabaseUnreachable(said)
-    return DatabaseRefused(said)
+    return DatabaseRefused(f"{said}. {NO_RIGHT}" if state == INSUFFICIENT_PRIVILEGE else said)
