@@ -63,7 +63,7 @@ bench: .venv/.for-test
 bench-large: .venv/.for-test
 	@$(BIN)/python tests/bench/encoder_cost.py
 	@$(BIN)/python tests/bench/large.py $(ARGS)
-	@$(BIN)/python tests/bench/summary.py
+	@$(BIN)/python tests/bench/summary.py $(ARGS)
 
 # Seen items stay in the lists of the shop, where people buy again.
 quality: .venv/.for-test

@@ -81,7 +81,7 @@ def plot(report: Report, path: Path) -> None:
 
     picture = Picture(figsize=(10, 4.5), layout="constrained")
     FigureCanvasAgg(picture)
-    names = list(report.models)[::-1]
+    names = [name for name in report.models if name != "oracle"][::-1]  # it would dwarf the others
     for number, column in enumerate(DRAWN, 1):
         axes = picture.add_subplot(1, len(DRAWN), number)
         figures = [report.models[name].figures[column] for name in names]

@@ -8,22 +8,24 @@ The picture has the name of the file and ends in .png.
 
 from __future__ import annotations
 
+import argparse
 import json
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from support import Target, arguments, show
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from support import Target, show
 
 TICKS: Final = (0.1, 0.2, 0.5, 1, 2, 5, 10)
 
 
 def targets(measured: dict[str, Any]) -> list[Target]:
-    """The ratios of a file."""
-    return [Target(key, **ratio) for key, ratio in measured["ratios"].items()]
+    """The ratios of a file, but for what an older version has left in it."""
+    parts = set(Target._fields) - {"key"}
+    return [
+        Target(key, **ratio) for key, ratio in measured["ratios"].items() if parts == ratio.keys()
+    ]
 
 
 def draw(found: list[Target], path: Path) -> None:
@@ -46,7 +48,9 @@ def draw(found: list[Target], path: Path) -> None:
 
 def main() -> None:
     """Show what the benchmarks left in the file."""
-    options = arguments("Show what was measured.")
+    parser = argparse.ArgumentParser(description="Show what was measured.")
+    parser.add_argument("--out", type=Path, default=Path("bench.json"))
+    options, _ = parser.parse_known_args()  # those of the benchmarks come along
     found = targets(json.loads(options.out.read_text()))
     show(found)
     draw(found, options.out.with_suffix(".png"))
