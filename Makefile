@@ -69,9 +69,9 @@ bench-large: .venv/.for-test
 quality: .venv/.for-test
 	@mkdir -p build/quality
 	@for set in movielens_small movietweetings; do \
-	    $(BIN)/pgrec evaluate $(DATA)/$$set --protocol time --tune \
+	    $(BIN)/pgrec evaluate $(DATA)/$$set --protocol time --tune --oracle \
 	        --json build/quality/$$set.json --plot build/quality/$$set.png $(ARGS) || exit 1; done
-	@$(BIN)/pgrec evaluate $(DATA)/industrial --protocol rows --tune --keep-seen \
+	@$(BIN)/pgrec evaluate $(DATA)/industrial --protocol rows --tune --keep-seen --oracle \
 	    --json build/quality/industrial.json --plot build/quality/industrial.png $(ARGS)
 
 clean:

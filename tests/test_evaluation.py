@@ -129,6 +129,7 @@ def test_evaluate_writes_every_figure_of_every_model(
             str(folder),
             "--core",
             "2",
+            "--oracle",
             "--json",
             str(tmp_path / "o.json"),
             "--plot",
@@ -272,7 +273,7 @@ def test_real_rows_are_ranked_better_than_by_popularity(
         writer.writeheader()
         writer.writerows(item for item in items if item["item_id"] in named)
 
-    options = Options("rows", keep_seen=True, limit=40)
+    options = Options("rows", keep_seen=True, limit=40, oracle=True)
     report = evaluate(Settings(database_url=SecretStr(scratch_server)), tmp_path, options)
 
     assert report.n == 40

@@ -70,6 +70,13 @@ def evaluate(  # noqa: PLR0913  # as many as there are options
         bool,
         typer.Option("--frozen", help="Leave popularity and transitions as they are at the split."),
     ] = False,
+    oracle: Annotated[
+        bool,
+        typer.Option(
+            "--oracle",
+            help="Show what a perfect order of the same candidates would give; takes longer.",
+        ),
+    ] = False,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Ask only so many questions, drawn at random.")
     ] = None,
@@ -88,8 +95,7 @@ def evaluate(  # noqa: PLR0913  # as many as there are options
 
     The log is played through a database of its own on the configured server, by the worker and
     the functions of schema rec; the lists are those of rec.recommend as of the moment of each
-    question, which sees the events strictly before it. Baselines rank the whole catalogue; the
-    oracle has the candidates of the lists in perfect order, so it shows what ranking can reach.
+    question, which sees the events strictly before it. Baselines rank the whole catalogue.
     Columns are those of `pgrec load`; the rows of a .jsonl have user_id, history, target.
 
     Vectors are kept in a database pgrec_evaluate_..., so that a second run encodes nothing; drop
@@ -100,7 +106,7 @@ def evaluate(  # noqa: PLR0913  # as many as there are options
     """
     evaluation, report_module = _modules()
     _check_writable(json_file, plot_file)
-    options = evaluation.Options(protocol, core, keep_seen, frozen, limit, seed, tune)
+    options = evaluation.Options(protocol, core, keep_seen, frozen, limit, seed, tune, oracle)
     with refusals(), progress(lines=True) as on_progress:
         report = evaluation.evaluate(read_settings(), folder, options, on_progress)
     _print(report)

@@ -55,13 +55,14 @@ def play(  # noqa: PLR0913  # two ways to ask, and what to ask
     *,
     keep_seen: bool,
     frozen: bool,
+    oracle: bool = False,
     on_progress: OnProgress = silent,
-) -> tuple[Answers, Answers]:
+) -> dict[str, Answers]:
     """
-    Return the lists of the product for the cases of a plan whose log is loaded and folded.
+    Return the lists of the product (rec) for the cases of a plan whose log is loaded and folded.
 
-    Beside them, what an oracle makes of the items that they are chosen from: the target comes first
-    if it is one of them. No order of these candidates can be better.
+    Beside them, if asked for, what an oracle makes of the items that they are chosen from: the
+    target comes first if it is one of them. No order of these candidates can be better.
 
     Args:
         store: the scratch database.
@@ -69,6 +70,7 @@ def play(  # noqa: PLR0913  # two ways to ask, and what to ask
         places: of the items, by their ids.
         keep_seen: let items that the user had before into the list.
         frozen: leave popularity and transitions as they are after the log.
+        oracle: ask for the candidates of each list, too, which takes nearly as long.
         on_progress: called after each case.
 
     Raises:
@@ -84,25 +86,21 @@ def play(  # noqa: PLR0913  # two ways to ask, and what to ask
             store.fold()
             if not frozen:
                 store.merge()
-        items, able[number] = _ask(store, case, fresh=plan.fresh, keep_seen=keep_seen)
+        with store.taken_back() if plan.fresh else nullcontext():
+            if plan.fresh:
+                store.track(case.history)
+            guard(store, case, fresh=plan.fresh)
+            question = (case.user_id, SHOWN, case.moment, not keep_seen)
+            items = store.recommend(*question)
+            able[number] = oracle and case.target in store.candidates(*question)
         lists[number, : len(items)] = [places[item] for item in items]
         on_progress(STEP, number + 1, len(plan.cases))
     targets = np.array([places[case.target] for case in plan.cases], dtype=np.int64)
-    best = _with_first(lists, targets, able)
-    return Answers(_ranks(lists, targets), lists), Answers(_ranks(best, targets), best)
-
-
-def _ask(store: Store, case: Case, *, fresh: bool, keep_seen: bool) -> tuple[list[str], bool]:
-    """Return the list, and whether the target is among what it is chosen from."""
-    with store.taken_back() if fresh else nullcontext():
-        if fresh:
-            store.track(case.history)
-        guard(store, case, fresh=fresh)
-        question = (case.user_id, SHOWN, case.moment)
-        items = store.recommend(*question, exclude_seen=not keep_seen)
-        return items, case.target in items or case.target in store.candidates(
-            *question, exclude_seen=not keep_seen
-        )
+    answers = {"rec": Answers(_ranks(lists, targets), lists)}
+    if oracle:
+        best = _with_first(lists, targets, able)
+        answers["oracle"] = Answers(_ranks(best, targets), best)
+    return answers
 
 
 def _with_first(lists: Integers, targets: Integers, able: Flags) -> Integers:

@@ -46,7 +46,8 @@ class Options:
     `protocol` None is `time` where there are events, else `rows`. `core` keeps users and items
     with so many others (`time` and `loo`). `frozen` leaves the collaborative tables as they are
     after the log. `limit` draws so many cases, with `seed`. With `tune` the vectors are calibrated
-    on the catalogue and the ranker is tuned on the log first.
+    on the catalogue and the ranker is tuned on the log first. With `oracle` the best order of the
+    candidates is a model, too.
     """
 
     protocol: Protocol | None = None
@@ -56,6 +57,7 @@ class Options:
     limit: int | None = None
     seed: int = 0
     tune: bool = False
+    oracle: bool = False
 
 
 def evaluate(
@@ -92,12 +94,13 @@ def evaluate(
         answers, chosen = Contest(
             places, dataset.documents, vectors, options.keep_seen, disliking, content or None
         ).run(plan, on_progress)
-        own, oracle = play(
+        own = play(
             store,
             plan,
             places,
             keep_seen=options.keep_seen,
             frozen=options.frozen,
+            oracle=options.oracle,
             on_progress=on_progress,
         )
         facts = {
@@ -111,12 +114,7 @@ def evaluate(
         dataset=dataset.name,
         protocol=plan.protocol,
         n=len(plan.cases),
-        models=_results(
-            plan,
-            {"rec": own, "oracle": oracle} | {n: answers[n] for n in NAMES},
-            places,
-            vectors,
-        ),
+        models=_results(plan, own | {n: answers[n] for n in NAMES}, places, vectors),
         facts=_asked(dataset, plan, options) | facts,
     )
 
