@@ -90,9 +90,11 @@ def play(  # noqa: PLR0913  # two ways to ask, and what to ask
             if plan.fresh:
                 store.track(case.history)
             guard(store, case, fresh=plan.fresh)
-            question = (case.user_id, SHOWN, case.moment, not keep_seen)
-            items = store.recommend(*question)
-            able[number] = oracle and case.target in store.candidates(*question)
+            question = (case.user_id, SHOWN, case.moment)
+            items = store.recommend(*question, exclude_seen=not keep_seen)
+            able[number] = oracle and case.target in store.candidates(
+                *question, exclude_seen=not keep_seen
+            )
         lists[number, : len(items)] = [places[item] for item in items]
         on_progress(STEP, number + 1, len(plan.cases))
     targets = np.array([places[case.target] for case in plan.cases], dtype=np.int64)

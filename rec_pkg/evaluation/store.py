@@ -97,7 +97,7 @@ class Store:
         while self._one("select rec.merge_deltas()")[0]:
             pass
 
-    def recommend(self, user_id: str, k: int, as_of: datetime, exclude_seen: bool) -> list[str]:  # noqa: FBT001
+    def recommend(self, user_id: str, k: int, as_of: datetime, *, exclude_seen: bool) -> list[str]:
         """Return the items of the list that the product gives, best first."""
         rows = self._connection.execute(
             "select item_id from rec.recommend(p_user_id => %s, p_k => %s,"
@@ -106,7 +106,7 @@ class Store:
         )
         return [item_id for (item_id,) in rows]
 
-    def candidates(self, user_id: str, k: int, as_of: datetime, exclude_seen: bool) -> set[str]:  # noqa: FBT001
+    def candidates(self, user_id: str, k: int, as_of: datetime, *, exclude_seen: bool) -> set[str]:
         """Return the items that such a list of `k` is chosen from."""
         rows = self._connection.execute(
             "select c.item_id from rec.settings s"
