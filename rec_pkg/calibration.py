@@ -9,9 +9,7 @@ such as a dislike, says more about the common part than about the texts.
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -20,6 +18,7 @@ from rec_pkg.errors import BadInput
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -75,12 +74,8 @@ class Calibration:
         return cls(mean=rows[0], matrix=rows[1:])
 
     def save(self, path: Path) -> None:
-        """Write the map to `path` (.npz) in one step: a reader sees all of it or nothing."""
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-            np.savez(file, mean=self.mean, matrix=self.matrix)
-        part = Path(file.name)
-        part.chmod(0o644)
-        part.replace(path)
+        """Write the map to `path`, which ends in .npz."""
+        np.savez(path, mean=self.mean, matrix=self.matrix)
 
     @classmethod
     def load(cls, path: Path) -> Calibration:

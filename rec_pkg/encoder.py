@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -9,10 +10,11 @@ import numpy as np
 
 from rec_pkg.calibration import Calibration, fit_calibration
 from rec_pkg.calibration_corpus import calibration_corpus
-from rec_pkg.encoder_files import canonical, digests, find_files, locked, make_present
+from rec_pkg.encoder_files import canonical, digests, find_files, make_present, make_whole
 from rec_pkg.encoder_model import Model
 from rec_pkg.encoder_provider import CPU
 from rec_pkg.encoder_records import EncoderRecord, load_record
+from rec_pkg.encoder_tokenizer import keep_tokenizer
 from rec_pkg.errors import EncoderMissing
 from rec_pkg.item_text import ITEM_RULE, TITLE_WEIGHT, item_text
 
@@ -64,8 +66,9 @@ class Encoder:
         self.record = record
         self.dims = record.dims
         self.fingerprint = fingerprint(record, folder)
-        self._calibration = _find_calibration(record, self.fingerprint, cache_dir)
-        self._model = Model(record, folder, threads, provider)
+        tokenizer, calibration = _kept(self.fingerprint, cache_dir)
+        self._calibration = Calibration.load(_here(calibration)) if record.calibration else None
+        self._model = Model(record, folder, _here(tokenizer), threads, provider)
         self.provider = self._model.provider
 
     def encode(self, texts: Sequence[str], kind: Kind = "document") -> NDArray[np.float32]:
@@ -115,19 +118,19 @@ def fetch(record: EncoderRecord, cache_dir: Path) -> Path:
     """
     Make all files of the encoder present and return the folder of its model.
 
-    Rebuilds, downloads and calibrates only what is not there yet; several processes may call it at
-    the same time.
+    Rebuilds, downloads, reads the tokenizer of and calibrates only what is not there yet; several
+    processes may call it at the same time.
 
     Raises:
         EncoderMissing: if the files cannot be had.
         EncoderInvalid: if they do not give what the record promises.
     """
     folder = make_present(record, cache_dir)
-    path = _calibration_path(fingerprint(record, folder), cache_dir)
-    if record.calibration and not path.exists():
-        with locked(path):
-            if not path.exists():
-                _calibrate(record, folder, record.calibration.ridge).save(path)
+    tokenizer, calibration = _kept(fingerprint(record, folder), cache_dir)
+    make_whole(tokenizer, partial(keep_tokenizer, folder, record.max_tokens))
+    if record.calibration:
+        ridge = record.calibration.ridge
+        make_whole(calibration, partial(_calibrate, record, folder, tokenizer, ridge))
     return folder
 
 
@@ -147,23 +150,23 @@ def fingerprint(record: EncoderRecord, folder: Path) -> str:
     return sha256(canonical(parts)).hexdigest()
 
 
-def _calibration_path(fingerprinted: str, cache_dir: Path) -> Path:
-    return cache_dir / "encoders" / f"calibration-{fingerprinted}.npz"
+def _kept(fingerprinted: str, cache_dir: Path) -> tuple[Path, Path]:
+    """Return where the tokenizer and the calibration of an encoder are kept."""
+    folder = cache_dir / "encoders"
+    return folder / f"tokenizer-{fingerprinted}.json", folder / f"calibration-{fingerprinted}.npz"
 
 
-def _calibrate(record: EncoderRecord, folder: Path, ridge: float) -> Calibration:
-    corpus = calibration_corpus()
-    model = Model(record, folder, threads=0)
-    vectors = model.embed([record.document_prefix + sample.text for sample in corpus])
-    return fit_calibration(vectors, ridge, [sample.group for sample in corpus])
-
-
-def _find_calibration(
-    record: EncoderRecord, fingerprinted: str, cache_dir: Path
-) -> Calibration | None:
-    if record.calibration is None:
-        return None
-    path = _calibration_path(fingerprinted, cache_dir)
+def _here(path: Path) -> Path:
     if not path.exists():
-        raise EncoderMissing(f"{record.name} is not calibrated yet")
-    return Calibration.load(path)
+        raise EncoderMissing(f"no {path.name} in {path.parent}")
+    return path
+
+
+def _calibrate(
+    record: EncoderRecord, folder: Path, tokenizer: Path, ridge: float, path: Path
+) -> None:
+    """Fit the calibration of a record and write it to `path`."""
+    corpus = calibration_corpus()
+    model = Model(record, folder, tokenizer, threads=0)
+    vectors = model.embed([record.document_prefix + sample.text for sample in corpus])
+    fit_calibration(vectors, ridge, [sample.group for sample in corpus]).save(path)

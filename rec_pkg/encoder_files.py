@@ -17,6 +17,7 @@ from rec_pkg.encoder_records import HubSource, LocalSource, PackageSource, Rebui
 from rec_pkg.errors import EncoderInvalid, EncoderMissing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from rec_pkg.encoder_records import EncoderRecord, Recipe
@@ -48,6 +49,24 @@ def locked(path: Path) -> AbstractContextManager[object]:
         return FileLock(path.parent / ".lock").acquire()
     except OSError as error:
         raise EncoderMissing(f"the cache cannot be written: {error}") from error
+
+
+def make_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """
+    Have `path` written, by one process at a time, unless it is there.
+
+    A reader sees all of it or nothing: `write` is given another place beside it.
+
+    Raises:
+        EncoderMissing: if nothing can be written there.
+    """
+    if path.exists():
+        return
+    with locked(path):
+        if not path.exists():
+            part = path.with_name(f"part-{path.name}")
+            write(part)
+            part.replace(path)
 
 
 def find_files(record: EncoderRecord, cache_dir: Path) -> Path:

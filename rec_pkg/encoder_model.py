@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from itertools import groupby
-from threading import Lock
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -17,13 +16,13 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the library is 
 import onnxruntime as ort  # after that
 
 from rec_pkg.encoder_provider import CPU, CPU_PROVIDER, installed_provider, provider_name
+from rec_pkg.encoder_tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from transformers import PreTrainedTokenizerBase
 
     from rec_pkg.encoder_records import EncoderRecord, Pooling
 
@@ -75,11 +74,15 @@ class Model:
     """
 
     def __init__(
-        self, record: EncoderRecord, folder: Path, threads: int, provider: str = CPU
+        self,
+        record: EncoderRecord,
+        folder: Path,
+        tokenizer: Path,
+        threads: int,
+        provider: str = CPU,
     ) -> None:
         self.record = record
-        self._tokenizer = _open_tokenizer(folder, record)
-        self._tokenizing = Lock()  # a fast tokenizer keeps the truncation as its own state
+        self._tokenizer = Tokenizer(tokenizer)
         self._session = _open_session(folder / record.onnx_file, threads, provider)
         self.provider = provider_name(self._session.get_providers()[0])
         self._inputs = _input_names(self._session)
@@ -107,23 +110,9 @@ class Model:
         return vectors
 
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        if not texts:
-            return []
-        limit = self.record.max_tokens
-        readable = [_readable(text, limit * CHARS_PER_TOKEN) for text in texts]
-        with self._tokenizing:
-            encoded = self._tokenizer(
-                readable,
-                truncation=True,
-                max_length=limit,
-                return_attention_mask=False,
-                return_token_type_ids=False,
-            )
-        return [ids or [self._padding] for ids in encoded["input_ids"]]
-
-    @property
-    def _padding(self) -> int:
-        return self._tokenizer.pad_token_id or 0
+        limit = self.record.max_tokens * CHARS_PER_TOKEN
+        tokens = self._tokenizer.tokenize([_readable(text, limit) for text in texts])
+        return [ids or [self._tokenizer.padding] for ids in tokens]
 
     def _width(self, length: int) -> int:
         """Return the length to which one of `length` tokens is padded; unmasked, none may be."""
@@ -132,7 +121,7 @@ class Model:
 
     def _run(self, tokens: Sequence[Sequence[int]], width: int) -> NDArray[np.float32]:
         """Return unit vectors of texts that are padded to `width` tokens."""
-        ids, mask = _padded(tokens, self._padding, width)
+        ids, mask = _padded(tokens, self._tokenizer.padding, width)
         output = self._call(ids, mask)
         in_graph = self.record.pooling == "graph"
         expected = (*(mask.shape[:1] if in_graph else mask.shape), self.record.dims)
@@ -163,21 +152,6 @@ class Model:
         if np.abs(self._run(tokens, width) - alone).max() > SAME:
             self._batch_tokens = 1
         self.embed(["long " * self.record.max_tokens])
-
-
-def _open_tokenizer(folder: Path, record: EncoderRecord) -> PreTrainedTokenizerBase:
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # torch is not missed here
-    from transformers import AutoTokenizer  # noqa: PLC0415  # takes a second, and the line above
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
-    except Exception as error:  # the tokenizers library raises bare exceptions
-        raise EncoderInvalid(f"no tokenizer in {folder}: {error}") from error
-    if tokenizer.model_max_length < record.max_tokens:
-        raise EncoderInvalid(f"max_tokens is more than the {tokenizer.model_max_length} it takes")
-    return tokenizer
 
 
 def _open_session(path: Path, threads: int, provider: str) -> ort.InferenceSession:

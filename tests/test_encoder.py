@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
 from rec_pkg.calibration_corpus import calibration_corpus
 from rec_pkg.encoder import Encoder, fetch, open_encoder
 from rec_pkg.encoder_records import E5_SMALL, E5_SMALL_FP32, MINILM, EncoderRecord
+from rec_pkg.encoder_tokenizer import Tokenizer
 from rec_pkg.settings import Settings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from transformers import PreTrainedTokenizerBase
 
 WISH = (
     "我喜欢浏览一些时尚的衣服，特别是品牌T恤和牛仔裤",
@@ -89,6 +92,27 @@ def test_vectors_are_float32_of_unit_length_in_the_order_of_the_texts(e5: Encode
 
 def test_no_texts_give_no_vectors(e5: Encoder) -> None:
     assert e5.encode([]).shape == (0, 384)
+
+
+@pytest.fixture(scope="session")
+def tokenizers(e5: Encoder) -> tuple[PreTrainedTokenizerBase, Tokenizer]:
+    """That of the model as transformers reads it, and the one that is kept of it."""
+    cache = Settings().cache_dir
+    folder = fetch(e5.record, cache)
+    kept = cache / "encoders" / f"tokenizer-{e5.fingerprint}.json"
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True), Tokenizer(kept)
+
+
+@given(st.text())
+@example("long " * 600)
+@example("<s> </s> <pad> <unk> <mask>")
+@settings(max_examples=200, deadline=None)
+def test_tokens_are_those_of_transformers(
+    tokenizers: tuple[PreTrainedTokenizerBase, Tokenizer], text: str
+) -> None:
+    read, kept = tokenizers
+    assert kept.tokenize([text]) == [read(text, truncation=True, max_length=512)["input_ids"]]
+    assert kept.padding == read.pad_token_id
 
 
 @given(st.text(st.characters(categories=None), max_size=60))

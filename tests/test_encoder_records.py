@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,6 +94,11 @@ def tiny_record(folder: Path, **changed: object) -> EncoderRecord:
     return EncoderRecord.model_validate(fields | changed)
 
 
+def opened(record: EncoderRecord, cache_dir: Path, provider: str = "cpu") -> Encoder:
+    fetch(record, cache_dir)
+    return Encoder(record, cache_dir, provider=provider)
+
+
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
     tiny_model(tmp_path / "tiny")
@@ -108,7 +116,7 @@ def unit(*values: float) -> NDArray[np.float32]:
 def test_pooling_makes_one_vector_of_the_states(
     tiny: Path, tmp_path: Path, pooling: str, expected: tuple[float, ...]
 ) -> None:
-    encoder = Encoder(tiny_record(tiny, pooling=pooling), tmp_path)
+    encoder = opened(tiny_record(tiny, pooling=pooling), tmp_path)
     padded, _ = encoder.encode(["blue jeans", "long long long long"])
     assert same(padded, unit(*expected))
 
@@ -123,11 +131,11 @@ def test_a_graph_may_pool_and_normalise_itself(tmp_path: Path) -> None:
     constants = {"table": table, "axes": np.array([1])}
     save_graph(tmp_path / "g", nodes, constants, ("sentence_embedding", ["n", DIMS]))
     record = tiny_record(tmp_path / "g", pooling="graph", normalise=False)
-    assert same(Encoder(record, tmp_path).encode(["blue"])[0], unit(1, 1, 2, 1))
+    assert same(opened(record, tmp_path).encode(["blue"])[0], unit(1, 1, 2, 1))
 
 
 def test_an_item_is_twice_its_title_and_once_its_whole_text(tiny: Path, tmp_path: Path) -> None:
-    encoder = Encoder(tiny_record(tiny), tmp_path)
+    encoder = opened(tiny_record(tiny), tmp_path)
     title, text = encoder.encode(["blue", "jeans long"])
     (item,) = encoder.encode_items(["blue"], ["jeans long"])
     assert item.dtype == np.float32
@@ -136,18 +144,18 @@ def test_an_item_is_twice_its_title_and_once_its_whole_text(tiny: Path, tmp_path
 
 @pytest.mark.parametrize("title", ["", " \n"])
 def test_an_item_with_a_blank_title_is_its_text(tiny: Path, tmp_path: Path, title: str) -> None:
-    encoder = Encoder(tiny_record(tiny), tmp_path)
+    encoder = opened(tiny_record(tiny), tmp_path)
     assert same(encoder.encode_items([title], ["long"])[0], encoder.encode(["long"])[0])
 
 
 def test_no_items_have_no_vectors(tiny: Path, tmp_path: Path) -> None:
-    assert Encoder(tiny_record(tiny), tmp_path).encode_items([], []).shape == (0, DIMS)
+    assert opened(tiny_record(tiny), tmp_path).encode_items([], []).shape == (0, DIMS)
 
 
 def test_equal_strings_of_items_are_encoded_once(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder = Encoder(tiny_record(tiny), tmp_path)
+    encoder = opened(tiny_record(tiny), tmp_path)
     read: list[str] = []
     tokenize = Model._tokenize  # noqa: SLF001  # what the network reads shows nowhere else
 
@@ -169,12 +177,12 @@ def test_the_fingerprint_changes_with_the_rule_for_items(
 
 
 def test_a_prefix_goes_before_queries_or_documents(tiny: Path, tmp_path: Path) -> None:
-    encoder = Encoder(tiny_record(tiny, query_prefix="jeans "), tmp_path)
+    encoder = opened(tiny_record(tiny, query_prefix="jeans "), tmp_path)
     assert same(encoder.encode(["blue"], "query"), encoder.encode(["jeans blue"], "document"))
 
 
 def test_a_text_of_no_tokens_has_a_vector(tiny: Path, tmp_path: Path) -> None:
-    assert same(Encoder(tiny_record(tiny), tmp_path).encode([""])[0], unit(1, 2, 3, 4))
+    assert same(opened(tiny_record(tiny), tmp_path).encode([""])[0], unit(1, 2, 3, 4))
 
 
 def test_vectors_do_not_depend_on_the_batch_though_activations_are_quantized(
@@ -189,7 +197,7 @@ def test_vectors_do_not_depend_on_the_batch_though_activations_are_quantized(
     table[WORDS.index("long")] *= 50
     table[WORDS.index("<unk>")] *= 9
     save_graph(tmp_path / "q", nodes, {"table": table}, ("last_hidden_state", ["n", "t", DIMS]))
-    encoder = Encoder(tiny_record(tmp_path / "q"), tmp_path)
+    encoder = opened(tiny_record(tmp_path / "q"), tmp_path)
     assert same(encoder.encode(["blue", "long"])[0], encoder.encode(["blue"])[0])
 
 
@@ -198,8 +206,8 @@ def test_a_provider_that_is_not_installed_is_replaced_by_the_processor_and_that_
 ) -> None:
     if "CUDAExecutionProvider" in ort.get_available_providers():
         pytest.skip("this onnxruntime has CUDA")
-    on_cpu = Encoder(tiny_record(tiny), tmp_path)
-    fallen_back = Encoder(tiny_record(tiny), tmp_path, provider="cuda")
+    on_cpu = opened(tiny_record(tiny), tmp_path)
+    fallen_back = opened(tiny_record(tiny), tmp_path, provider="cuda")
     assert (on_cpu.provider, fallen_back.provider) == ("cpu", "cpu")
     assert same(fallen_back.encode(["blue jeans"]), on_cpu.encode(["blue jeans"]))
 
@@ -211,44 +219,78 @@ def test_a_provider_that_is_installed_serves_whatever_form_its_name_has(
     if "AzureExecutionProvider" not in others:
         pytest.skip("this onnxruntime has the processor alone")
     for name in ("azure", "AzureExecutionProvider"):
-        assert Encoder(tiny_record(tiny), tmp_path, provider=name).provider == "azure"
+        assert opened(tiny_record(tiny), tmp_path, provider=name).provider == "azure"
 
 
 def test_a_provider_of_no_such_name_is_refused(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"'cudda', only .*\bcpu\b.*\bcuda\b"):
-        Encoder(tiny_record(tiny), tmp_path, provider="cudda")
+        opened(tiny_record(tiny), tmp_path, provider="cudda")
 
 
 @pytest.mark.parametrize("outputs", [DIMS - 1, DIMS + 1])
 def test_a_model_of_other_dims_is_refused(tmp_path: Path, outputs: int) -> None:
     tiny_model(tmp_path / "tiny", outputs)
     with pytest.raises(EncoderInvalid, match="shape"):
-        Encoder(tiny_record(tmp_path / "tiny"), tmp_path)
+        opened(tiny_record(tmp_path / "tiny"), tmp_path)
 
 
 def test_a_model_that_gives_no_numbers_is_refused(tmp_path: Path) -> None:
     tiny_model(tmp_path / "tiny", nan=True)
     with pytest.raises(EncoderInvalid, match="not a number"):
-        Encoder(tiny_record(tmp_path / "tiny"), tmp_path)
+        opened(tiny_record(tmp_path / "tiny"), tmp_path)
 
 
 def test_a_model_that_does_not_normalise_as_promised_is_refused(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(EncoderInvalid, match="unit length"):
-        Encoder(tiny_record(tiny, normalise=False), tmp_path)
+        opened(tiny_record(tiny, normalise=False), tmp_path)
 
 
 def test_a_model_with_an_unknown_input_is_refused(tmp_path: Path) -> None:
     nodes = [helper.make_node("Cast", ["pixels"], ["o"], to=TensorProto.FLOAT)]
     save_graph(tmp_path / "p", nodes, {}, ("o", ["n", "t"]), ("pixels",))
     with pytest.raises(EncoderInvalid, match="pixels"):
-        Encoder(tiny_record(tmp_path / "p"), tmp_path)
+        opened(tiny_record(tmp_path / "p"), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["m.onnx", "tokenizer.json"])
 def test_garbage_is_refused(tiny: Path, tmp_path: Path, name: str) -> None:
     (tiny / name).write_bytes(b"garbage")
     with pytest.raises(EncoderInvalid):
-        Encoder(tiny_record(tiny), tmp_path)
+        opened(tiny_record(tiny), tmp_path)
+
+
+@pytest.mark.parametrize("content", ["garbage", "{}"])
+def test_a_kept_tokenizer_that_is_garbage_is_refused(
+    tiny: Path, tmp_path: Path, content: str
+) -> None:
+    fetch(tiny_record(tiny), tmp_path)
+    (kept,) = (tmp_path / "encoders").glob("tokenizer-*.json")
+    kept.write_text(content)
+    with pytest.raises(EncoderInvalid, match="delete it"):
+        opened(tiny_record(tiny), tmp_path)
+
+
+def test_a_tokenizer_that_takes_fewer_tokens_is_refused(tiny: Path, tmp_path: Path) -> None:
+    described = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 15}
+    (tiny / "tokenizer_config.json").write_text(json.dumps(described))
+    with pytest.raises(EncoderInvalid, match="more than the 15"):
+        fetch(tiny_record(tiny), tmp_path)
+    assert not list((tmp_path / "encoders").glob("*.json"))
+
+
+def test_what_was_fetched_is_opened_without_transformers(tiny: Path, tmp_path: Path) -> None:
+    record = tiny.parent / "record.json"
+    record.write_text(tiny_record(tiny).model_dump_json())
+    fetch(load_record(record), tmp_path)
+    code = (
+        "import sys; from pathlib import Path; from rec_pkg.encoder import open_encoder;"
+        "open_encoder(sys.argv[1], Path(sys.argv[2])).encode(['blue']);"
+        "print('transformers' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(record), str(tmp_path)]
+    root = str(Path(__file__).parent.parent)
+    printed = subprocess.check_output(command, env={**os.environ, "PYTHONPATH": root}, text=True)
+    assert printed == "False\n"
 
 
 @pytest.mark.parametrize("name", ["m.onnx", "tokenizer.json"])
@@ -264,7 +306,7 @@ def test_the_fingerprint_knows_no_names_and_no_places(tiny: Path, tmp_path: Path
     one = tiny_record(tiny)
     other = tiny_record(copy, name="other")
     assert fingerprint(one, tiny) == fingerprint(other, copy)
-    assert fingerprint(one, tiny) == Encoder(one, tmp_path).fingerprint
+    assert fingerprint(one, tiny) == opened(one, tmp_path).fingerprint
 
 
 @pytest.mark.parametrize(
@@ -344,8 +386,8 @@ def test_a_snapshot_of_the_hub_is_used_without_a_network(hub_cache: Path, tiny: 
     source = HubSource(repo_id="some/model", revision=REVISION)
     record = tiny_record(tiny, source=source)
     assert fetch(record, hub_cache) == snapshot
-    local = Encoder(tiny_record(tiny), hub_cache)
-    assert Encoder(record, hub_cache).fingerprint == local.fingerprint
+    local = opened(tiny_record(tiny), hub_cache)
+    assert opened(record, hub_cache).fingerprint == local.fingerprint
 
 
 def test_a_download_that_broke_off_is_not_taken_for_a_whole_one(
