@@ -13,6 +13,7 @@ from itertools import combinations, product
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from rec_pkg.progress import silent
 from rec_pkg.tuning.logit import Sample, fit
@@ -20,6 +21,7 @@ from rec_pkg.tuning.terms import LIFTED, TERMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
 
@@ -92,12 +94,13 @@ class Task:
         terms = np.empty((*shape, len(self.terms.shape.columns)), dtype=np.float32)
         possible = np.ones(shape, dtype=np.bool_)
         presence = np.zeros((len(self.events), len(self.terms.shape.session_half_lives_s)))
-        for done, (place, question) in enumerate(self.terms.walk(self.events), 1):
-            drawn = generator.choice(self.competing, size, replace=False)
-            terms[place] = question.matrix(np.concatenate([[question.target], drawn]))
-            possible[place, 1:] = ~self._barred(question, drawn)
-            presence[place] = question.presence
-            on_progress("draw", done, len(self.events))
+        with one_thread():
+            for done, (place, question) in enumerate(self.terms.walk(self.events), 1):
+                drawn = generator.choice(self.competing, size, replace=False)
+                terms[place] = question.matrix(np.concatenate([[question.target], drawn]))
+                possible[place, 1:] = ~self._barred(question, drawn)
+                presence[place] = question.presence
+                on_progress("draw", done, len(self.events))
         return Sample(terms, possible, self.weights, presence)
 
     def ranks(
@@ -112,19 +115,27 @@ class Task:
         (columns, rankers) that rank it.
         """
         found: list[Floats] = [np.zeros(0)] * len(self.events)
-        for done, (place, question) in enumerate(self.terms.walk(self.events), 1):
-            others = self.competing[~self._barred(question, self.competing)]
-            items = np.concatenate([[question.target], others])
-            scores = question.matrix(items).astype(np.float64) @ rankers(place, question.presence)
-            above = (scores[1:] > scores[0]).sum(axis=0)
-            level = (scores[1:] == scores[0]).sum(axis=0)
-            found[place] = 1 + above + level / 2
-            on_progress("rank", done, len(self.events))
+        with one_thread():
+            for done, (place, question) in enumerate(self.terms.walk(self.events), 1):
+                others = self.competing[~self._barred(question, self.competing)]
+                items = np.concatenate([[question.target], others])
+                terms = question.matrix(items).astype(np.float64)
+                scores = terms @ rankers(place, question.presence)
+                above = (scores[1:] > scores[0]).sum(axis=0)
+                level = (scores[1:] == scores[0]).sum(axis=0)
+                found[place] = 1 + above + level / 2
+                on_progress("rank", done, len(self.events))
         return np.array(found)
 
     def _barred(self, question: Question, items: Integers) -> Flags:
         barred: Flags = items == question.target
         return barred if self.keep_seen else barred | np.isin(items, question.seen)
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """Have no threads in small products: beside a busy server they mostly wait for each other."""
+    limits: AbstractContextManager[object] = threadpool_limits(1, "blas")
+    return limits
 
 
 def ndcg(ranks: Floats) -> Floats:
