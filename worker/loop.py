@@ -242,7 +242,7 @@ class Loop:
 
     def _refused(self, what: str, error: psycopg.Error) -> None:
         """Log that a statement was refused; raise the error if no other would fare better."""
-        if self._store.broken or blames_the_server(error):
+        if self._store.lines.broken or blames_the_server(error):
             raise error
         self._warn(what, error)
 

@@ -109,11 +109,12 @@ class _Life:
         self.was_well = False
         async with Store.connect(self._conninfo, self._settings.silence_seconds) as store:
             loop = Loop(store, self._encoder, self._settings, self._metrics, self._stopping)
-            leftovers = self._leftovers[store.place]
-            self._leftovers[store.place] = [*leftovers, *store.sessions][-REMEMBERED:]
+            place, sessions = store.lines.place, store.lines.sessions
+            leftovers = self._leftovers[place]
+            self._leftovers[place] = [*leftovers, *sessions][-REMEMBERED:]
             await loop.prepare()
             await store.end_sessions(leftovers)
-            self._leftovers[store.place] = store.sessions
+            self._leftovers[place] = sessions
             try:
                 await loop.run(once=once)
             finally:

@@ -75,7 +75,7 @@ class Upkeep:
         try:
             made = await self._store.make_partitions()
         except psycopg.Error as error:
-            if self._store.broken:
+            if self._store.lines.broken:
                 raise
             self._refused("partitions cannot be made now", error)
             return RETRY_S

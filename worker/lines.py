@@ -1,0 +1,133 @@
+"""The connections of a worker: opened together, kept alive, watched, closed together."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+from pgvector.psycopg import register_vector_async
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import scalar_row
+
+from worker.watch import PATIENCE_S, Line, watch
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    Connection = psycopg.AsyncConnection[Any]
+
+KEEPALIVES: Final = {
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""Both ends notice within a minute that the other one is gone, and the server frees our claims."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """
+    `work` stores vectors, `folds` folds events, `listener` hears of them.
+
+    One may fold while the other stores: each is used by one task at a time. The listener holds the
+    sleepers' lock for its session, so it must reach the server directly and not through a
+    transaction pooler.
+    """
+
+    work: Connection
+    folds: Connection
+    listener: Connection
+    address: str
+
+    @property
+    def broken(self) -> bool:
+        """Whether a connection that works or folds is lost."""
+        return any(line.closed or line.broken for line in (self.work, self.folds))
+
+    @property
+    def place(self) -> str:
+        """Which of the servers in the address this is; a process id means nothing at another."""
+        info = self.work.info
+        return f"{info.hostaddr or info.host}:{info.port}"
+
+    @property
+    def sessions(self) -> list[int]:
+        """Process ids of the server's side of the connections."""
+        return [line.info.backend_pid for line in (self.work, self.folds, self.listener)]
+
+    @asynccontextmanager
+    async def one_more(self, purpose: str) -> AsyncIterator[Connection]:
+        """Open a connection beside these, for what may take minutes."""
+        async with await _connect(self.address, f"pgrec worker ({purpose})") as connection:
+            await _keep_alive(connection)
+            yield connection
+
+    async def prepare(self) -> None:
+        """Set up what each connection is for."""
+        for connection in (self.work, self.folds, self.listener):
+            await _keep_alive(connection)
+        await register_vector_async(self.work)
+        # What a crash of the server takes back of our work waits again, as a whole. So nothing of
+        # it need be flushed by itself, and writers do not queue for the disk behind us.
+        for connection in (self.work, self.folds):
+            await connection.execute("select set_config('synchronous_commit', 'off', false)")
+        await self.listener.execute("listen rec_events")
+
+    @asynccontextmanager
+    async def watched(self, patience_s: float) -> AsyncIterator[None]:
+        """Have the lines cut when the server is silent without reason."""
+
+        async def is_at_work(pid: int) -> bool:
+            """Ask on the listening connection whether the server is busy with another one."""
+            cursor = self.listener.cursor(row_factory=scalar_row)
+            await cursor.execute("select rec.is_at_work(%s, %s)", [pid, patience_s])
+            return bool(await cursor.fetchone())
+
+        working = [Line(self.work), Line(self.folds)]
+        watching = asyncio.ensure_future(
+            watch(working, Line(self.listener), is_at_work, patience_s)
+        )
+        try:
+            yield
+        finally:
+            watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await watching
+
+
+@asynccontextmanager
+async def open_lines(conninfo: str, patience_s: float = PATIENCE_S) -> AsyncIterator[Lines]:
+    """
+    Open the connections, and close them at the end.
+
+    They are cut when no answer has come for `patience_s` seconds and the server, asked, is not at
+    work on it.
+    """
+    address = make_conninfo("", **(KEEPALIVES | conninfo_to_dict(conninfo)))
+    async with (
+        await _connect(address, "pgrec worker") as work,
+        await _connect(address, "pgrec worker (folds)") as folds,
+        await _connect(address, "pgrec worker (listens)") as listener,
+    ):
+        lines = Lines(work, folds, listener, address)
+        async with lines.watched(patience_s):
+            await lines.prepare()
+            yield lines
+
+
+async def _connect(address: str, name: str) -> Connection:
+    return await psycopg.AsyncConnection.connect(address, autocommit=True, application_name=name)
+
+
+async def _keep_alive(connection: Connection) -> None:
+    """Have the server notice soon that we are gone."""
+    await connection.execute(
+        "select set_config('tcp_keepalives_idle', '30', false),"
+        " set_config('tcp_keepalives_interval', '10', false),"
+        " set_config('tcp_keepalives_count', '3', false),"
+        " set_config('tcp_user_timeout', '30000', false)"
+    )
