@@ -251,6 +251,7 @@ language plpgsql stable rows 60
 set search_path from current
 set plan_cache_mode = force_generic_plan
 set enable_sort = off
+set enable_material = off
 as $$
 begin
     p_n := rec.list_length(p_n);

@@ -11,6 +11,7 @@ set hnsw.iterative_scan = 'strict_order'
 set hnsw.ef_search = 100
 set plan_cache_mode = force_generic_plan
 set enable_sort = off
+set enable_material = off
 as $$
 declare
     v_query halfvec;
@@ -81,8 +82,9 @@ create or replace function rec.prepare_search(p_filtered boolean, p_far boolean 
 returns void language sql stable
 set search_path from current
 as $$
-    -- How many items pass a filter or a policy is known only to a plan of its own; one for all cases
-    -- keeps to the index only if sorting is discouraged.
+    -- How many items pass a filter or a policy is known only to a plan of its own. One for all cases
+    -- keeps to the index only if sorting is discouraged, and without enable_material = off it would
+    -- read a small catalogue again for each candidate.
     select set_config(
             'plan_cache_mode', case when p_filtered or rec.hides_items()
                 then 'force_custom_plan' else 'force_generic_plan' end, true),

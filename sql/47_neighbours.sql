@@ -70,6 +70,7 @@ set hnsw.iterative_scan = 'strict_order'
 set hnsw.ef_search = 100
 set plan_cache_mode = force_generic_plan
 set enable_sort = off
+set enable_material = off
 as $$
 declare
     v_items text[];

@@ -29,7 +29,7 @@ def full(new_database: Callable[[], AbstractContextManager[str]]) -> Iterator[Co
     """Three thousand random items, one in a hundred of them rare, and many events."""
     with new_database() as url, psycopg.connect(url, autocommit=True) as db:
         register_vector(db)
-        add_items(db)
+        add_items(db, ITEMS)
         db.execute(
             "insert into rec.events (user_id, item_id)"
             " select 'user ' || n % 20, 'i' || n % 700 from generate_series(1, 5000) n"
@@ -47,11 +47,11 @@ def full(new_database: Callable[[], AbstractContextManager[str]]) -> Iterator[Co
         yield db
 
 
-def add_items(db: Connection) -> None:
-    vectors = np.random.default_rng(1).normal(size=(ITEMS, 384))
+def add_items(db: Connection, items: int) -> None:
+    vectors = np.random.default_rng(1).normal(size=(items, 384))
     with db.cursor() as cursor:
         with cursor.copy("copy rec.items (item_id, attributes) from stdin") as copy:
-            for number in range(ITEMS):
+            for number in range(items):
                 copy.write_row((f"i{number}", json.dumps({"rare": number % 100 == 0})))
         with cursor.copy("copy rec.item_vectors from stdin with (format binary)") as copy:
             copy.set_types(["text", "halfvec"])
@@ -130,6 +130,17 @@ def test_a_list_reads_no_large_table_from_end_to_end(full: Connection) -> None:
     scans = [plan for plan in plans if re.search(large, plan)]
     assert len(scans) == 1
     assert "offset least(p_limit, 1000)" in scans[0]
+
+
+def test_nor_a_small_one_again_and_again(db: Connection) -> None:
+    """One plan serves all filters; of them the planner thinks that they leave next to nothing."""
+    add_items(db, 1500)
+    db.execute("insert into rec.popularity select item_id, random() from rec.items")
+    db.execute("select rec.track('ann', 'i' || n) from generate_series(1, 5) n")
+    db.execute("vacuum analyze")
+    plans = nested_plans(db, LIST)
+    assert any(f"Index Scan using {HNSW}" in plan for plan in plans)
+    assert sum("Seq Scan on items" in plan for plan in plans) == 1, "to count whether few match"
 
 
 def test_the_stored_and_the_pending_interest_are_found_by_their_keys(full: Connection) -> None:
