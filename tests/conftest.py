@@ -4,7 +4,7 @@ import os
 import shutil
 import signal
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What a crash would cost does not matter here: the server lives as long as the session.
 CARELESS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+IN_MEMORY = Path("/dev/shm")  # noqa: S108  # a folder of our own is made there
+ROOM = 6 << 30  # bytes, several times what the tests of one session take
 DRIVER = "postgresql+psycopg"
 PREFIX = f"pgrec_test_{uuid4().hex[:8]}"  # sessions may share a server
 NUMBERS = count(1)
@@ -59,7 +61,7 @@ def server() -> Iterator[str]:
         yield given
         return
     # Not pytest's own temporary folder: it is 0700, and as root the server is another user.
-    folder = Path(tempfile.mkdtemp(prefix="pgrec-"))
+    folder = Path(tempfile.mkdtemp(prefix="pgrec-", dir=_in_memory()))
     folder.chmod(0o755)
     embedded = EmbeddedServer(folder, Settings().pg_bin, CARELESS)
     try:
@@ -134,6 +136,14 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("shared data is absent")
     return folder
+
+
+def _in_memory() -> Path | None:
+    """Return where files are held in memory, if there is room: a database is made much sooner."""
+    with suppress(OSError):
+        if shutil.disk_usage(IN_MEMORY).free > ROOM:
+            return IN_MEMORY
+    return None
 
 
 def _with_database(url: str, name: str) -> str:
