@@ -104,40 +104,20 @@ declare
     v_events bigint[];
     v_times timestamptz[];
     v_items text[];
-    v_hashes bytea[];
     v_chosen boolean[];
     v_ats timestamptz[];
     v_weights double precision[];
     v_own text[] := array(select distinct unnest(p_users));
     v_folded integer;
 begin
-    -- Each event is looked up by its key, so that the planner knows how many there are.
-    select array_agg(e.user_id), array_agg(e.event_id), array_agg(e.occurred_at),
-        array_agg(e.item_id), array_agg(e.text_hash), array_agg(k.weight > 0), array_agg(e.at),
-        array_agg(rec.event_weight(k.weight, k.neutral, k.scale, e.value))
-    into v_users, v_events, v_times, v_items, v_hashes, v_chosen, v_ats, v_weights
-    from (
-        select c.*, e.* from unnest(p_users, p_events, p_times) as c (user_id, event_id, occurred_at)
-        cross join lateral (
-            select e.item_id, e.text_hash, e.kind, e.value, least(e.occurred_at, e.received_at) as at
-            from rec.events e
-            where e.user_id = c.user_id and e.occurred_at = c.occurred_at and e.event_id = c.event_id
-            limit 1
-        ) e
-        left join rec.item_vectors v on v.item_id = e.item_id
-        left join rec.texts t on t.text_hash = e.text_hash
-        where (e.item_id is null or v.item_id is not null)
-            and (e.text_hash is null or t.text_hash is not null)
-        offset 0
-    ) e
-    join rec.event_kinds k on k.kind = e.kind;
+    select * into v_users, v_events, v_times, v_items, v_chosen, v_ats, v_weights
+    from rec.add_shares(p_users, p_events, p_times);
     if cardinality(v_events) is distinct from cardinality(p_events) then
         perform rec.set_aside(p_users, p_events, p_times, v_events);
     end if;
     if v_events is null then
         return 0;
     end if;
-    perform rec.add_shares(v_users, v_items, v_hashes, v_ats, v_weights);
     perform rec.add_deltas(v_users, v_events, v_times, v_items, v_chosen, v_ats, v_weights);
     if not (select s.keep_text from rec.settings s) then
         perform rec.drop_raw_texts_of(v_users, v_events, v_times);
@@ -153,69 +133,98 @@ comment on function rec.fold_claimed is
     'Second half of rec.apply_users(): fold events whose rows in the queue, and whose users, this '
     'transaction holds.';
 
--- rec.add_shares(users, items, hashes, ats, weights) -> nothing; the shares of events are added to the
--- stored sums. Vectors are those of the items, of the texts with these hashes, or between both
+-- rec.add_shares(users, events, times) -> those of these events that have a vector and a weight, each of
+-- which is added to the stored sums
 create or replace function rec.add_shares(
-    p_users text[], p_items text[], p_hashes bytea[], p_ats timestamptz[],
-    p_weights double precision[])
-returns void language sql volatile
+    p_users text[], p_events bigint[], p_times timestamptz[],
+    out users text[], out events bigint[], out times timestamptz[], out items text[],
+    out chosen boolean[], out ats timestamptz[], out weights double precision[])
+language sql volatile
 set search_path from current
 set plan_cache_mode = force_custom_plan
 set work_mem = '64MB'
 as $$
-    with event as (
-        select e.* from unnest(p_users, p_items, p_hashes, p_ats, p_weights)
-            as e (user_id, item_id, text_hash, at, weight)
-    ), latest as (
-        select e.user_id, max(e.at) as as_of from event e group by e.user_id
-    ), share as (
-        -- kept apart, so that each is computed once
-        select e.user_id, h.horizon, l.as_of,
-            e.weight * rec.decay(l.as_of - e.at, h.half_life) as weight,
+    with span as (
+        select c.user_id, array_agg(c.event_id) as events, min(c.occurred_at) as first_at,
+            max(c.occurred_at) as last_at
+        from unnest(p_users, p_events, p_times) as c (user_id, event_id, occurred_at)
+        group by c.user_id
+    ), event as materialized (
+        -- the log is read once for each user
+        select e.user_id, e.event_id, e.occurred_at, e.item_id, k.weight > 0 as chosen, e.at,
+            rec.event_weight(k.weight, k.neutral, k.scale, e.value) as weight,
             case
                 when e.text_hash is null then v.embedding::vector
                 when e.item_id is null then t.embedding::vector
                 else l2_normalize(v.embedding::vector + t.embedding::vector)
             end as embedding
-        from event e join latest l using (user_id)
+        from span s
+        cross join lateral (
+            select e.*, least(e.occurred_at, e.received_at) as at from rec.events e
+            where e.user_id = s.user_id and e.occurred_at between s.first_at and s.last_at
+                and e.event_id in (select unnest(s.events))
+            offset 0
+        ) e
+        join rec.event_kinds k on k.kind = e.kind
         left join rec.item_vectors v on v.item_id = e.item_id
         left join rec.texts t on t.text_hash = e.text_hash
-        cross join rec.horizons h
+        where (e.item_id is null or v.item_id is not null)
+            and (e.text_hash is null or t.text_hash is not null)
+    ), stored as (
+        select u.* from rec.user_interests u
+        where u.user_id = any(array(select distinct e.user_id from event e))
+    ), latest as (
+        select m.user_id, max(m.at) as as_of from (
+            select e.user_id, e.at from event e
+            union all
+            select s.user_id, s.as_of from stored s
+        ) m group by m.user_id
+    ), share as (
+        select e.user_id, h.horizon, l.as_of, e.embedding, e.weight, abs(e.weight) as mass,
+            rec.decay(l.as_of - e.at, h.half_life) as decay
+        from event e join latest l using (user_id) cross join rec.horizons h
+        union all
+        select s.user_id, h.horizon, l.as_of, s.interest, 1, s.mass,
+            rec.decay(l.as_of - s.as_of, h.half_life)
+        from stored s join latest l using (user_id) join rec.horizons h using (horizon)
         offset 0
     ), sixteenth as (
-        -- rec.scaled(), with the vector of its factor made from a short one: array_fill() is slow
-        select s.*, array_fill(
-            (case when abs(s.weight) < 8.7e-19 then 0 else s.weight end)::real,
-            array[(vector_dims(s.embedding) + 15) / 16])::vector as factor
+        -- rec.scaled(), with the vector of its factor made from a short one: array_fill() is slow. The
+        -- latest event of a user mostly has the factor 1 and needs none.
+        select s.*, case when s.weight * s.decay <> 1 then array_fill(
+            (case when abs(s.weight * s.decay) < 8.7e-19 then 0 else s.weight * s.decay end)::real,
+            array[(vector_dims(s.embedding) + 15) / 16])::vector end as factor
         from share s offset 0
     ), quarter as (
-        select s.user_id, s.horizon, s.as_of, s.weight, s.embedding,
+        select s.user_id, s.horizon, s.as_of, s.embedding, s.mass, s.decay,
             s.factor || s.factor || s.factor || s.factor as factor
         from sixteenth s offset 0
-    ), batch as materialized (
-        select q.user_id, q.horizon, max(q.as_of) as as_of,
-            sum(subvector(q.factor || q.factor || q.factor || q.factor, 1, vector_dims(q.embedding))
-                * q.embedding) as interest,
-            sum(abs(q.weight)) as mass
+    ), total as materialized (
+        select q.user_id, q.horizon, max(q.as_of) as as_of, sum(rec.faded(q.mass, q.decay)) as mass,
+            sum(case when q.factor is null then q.embedding else subvector(
+                q.factor || q.factor || q.factor || q.factor, 1, vector_dims(q.embedding))
+                * q.embedding end) as interest
         from quarter q group by q.user_id, q.horizon
+    ), flush as (
+        -- as in rec.decayed()
+        select array_fill(8.7e-19::real, array[vector_dims(t.interest)])::vector as tiny
+        from total t limit 1
+    ), folded as (
+        insert into rec.user_interests (user_id, horizon, interest, mass, as_of)
+        select t.user_id, t.horizon, (t.interest + f.tiny) - f.tiny, t.mass, t.as_of
+        from total t cross join flush f
+        order by t.user_id, t.horizon
+        on conflict (user_id, horizon) do update
+        set interest = excluded.interest, mass = excluded.mass, as_of = excluded.as_of
     )
-    insert into rec.user_interests as u (user_id, horizon, interest, mass, as_of)
-    select b.user_id, b.horizon, b.interest, b.mass, b.as_of from batch b
-    order by b.user_id, b.horizon
-    on conflict (user_id, horizon) do update set
-        (interest, mass, as_of) = (
-            select rec.decayed(u.interest, f.stored) + rec.decayed(excluded.interest, f.fresh),
-                rec.faded(u.mass, f.stored) + rec.faded(excluded.mass, f.fresh),
-                greatest(u.as_of, excluded.as_of)
-            from (
-                select rec.decay(excluded.as_of - u.as_of, h.half_life) as stored,
-                    rec.decay(u.as_of - excluded.as_of, h.half_life) as fresh
-                from rec.horizons h where h.horizon = excluded.horizon
-                offset 0
-            ) f);
+    select array_agg(e.user_id), array_agg(e.event_id), array_agg(e.occurred_at),
+        array_agg(e.item_id), array_agg(e.chosen), array_agg(e.at), array_agg(e.weight)
+    from event e;
 $$;
 comment on function rec.add_shares is
-    'Add weight * 2^(-age / half_life) * vector of each event to the sum of each horizon.';
+    'Add weight * 2^(-age / half_life) * vector of each of these claimed events to the sum of each '
+    'horizon, and return the events, as arrays of one length: those that lack a vector, or are of an '
+    'unknown kind, are left out.';
 
 -- rec.apply_pending(limit) -> number of events folded into the stored interests
 create or replace function rec.apply_pending(p_limit integer default 1000)

@@ -98,7 +98,7 @@ as $$
                 and e.event_id not in (select unnest(s.waiting))
             order by e.occurred_at, e.event_id limit s.reach)
         ) n
-    ), sequence as materialized (
+    ), sequence as (
         select e.*, k.reach, k.items || array_agg(e.item_id) over (
             partition by e.user_id, e.step order by e.occurred_at, e.event_id
             rows between (select s.transition_window from rec.settings s) preceding and 1 preceding

@@ -34,10 +34,11 @@ TEXTS: Final = 600
 CEILING: Final = 64
 PATIENCE_S: Final = 120.0
 READERS: Final = 4
+# Each at a moment of its own, for no two events of a user share one.
 EVENTS: Final = (
-    "insert into rec.events (user_id, item_id)"
-    " select 'reader ' || n %% %s, 'i' || (n * 7919 + %s) %% 20000 + 1"
-    " from generate_series(1, %s) n"
+    "insert into rec.events (user_id, item_id, occurred_at)"
+    " select 'reader ' || n %% %s, 'i' || (n * 7919 + %s) %% 20000 + 1,"
+    " now() - n * interval '10 us' from generate_series(1, %s) n"
 )
 # The norms have the sums computed and spare the server to write vectors out as text.
 FLOOR: Final = """

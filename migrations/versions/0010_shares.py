@@ -1,0 +1,24 @@
+"""What reads the claimed events is what adds them to the stored interests."""
+
+from alembic import op
+
+revision = "0010"
+down_revision = "0009"
+
+REPLACED = """
+drop function if exists
+    rec.add_shares(text[], text[], bytea[], timestamptz[], double precision[]);
+"""
+
+# What the sql/ of before does not replace.
+ADDED = """
+drop function if exists rec.add_shares(text[], bigint[], timestamptz[]);
+"""
+
+
+def upgrade() -> None:
+    op.get_bind().connection.cursor().execute(REPLACED)
+
+
+def downgrade() -> None:
+    op.get_bind().connection.cursor().execute(ADDED)
