@@ -236,11 +236,22 @@ declare
     v_waiting bigint;
     v_chosen text[] := '{}';
     v_events bigint := 0;
+    v_part bigint := greatest(20::bigint * p_limit, 10000);
 begin
     -- Users are locked as they are chosen: sessions that fold at once share them, and leave no rest of one.
+    -- Of a long queue a part is read, or each call would read all that is left of an import.
     for v_user, v_waiting in
-        select p.user_id, count(*) from rec.pending p
-        where p.retry_at <= now() group by p.user_id order by min(p.event_id)
+        select f.user_id, case when f.found < v_part then f.waiting else (
+            select count(*) from rec.pending p
+            where p.user_id = f.user_id and p.retry_at <= now()) end
+        from (
+            select o.user_id, count(*) as waiting, sum(count(*)) over () as found
+            from (
+                select p.user_id, p.event_id from rec.pending p
+                where p.retry_at <= now() limit v_part
+            ) o
+            group by o.user_id order by min(o.event_id) offset 0
+        ) f
     loop
         exit when v_events >= p_limit or cardinality(v_chosen) = 500;
         if pg_try_advisory_xact_lock(rec.user_lock(v_user)) then

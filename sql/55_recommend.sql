@@ -51,7 +51,9 @@ begin
         case when p_exclude_seen then v_user.seen else '{}' end)
         with ordinality as c (item_id, path, place);
     return query
-    with scored as materialized (
+    with centre as materialized (
+        select u.centre, u.topic::integer from unnest(v_centres) with ordinality as u (centre, topic)
+    ), scored as materialized (
         select t.*, row_number() over (order by t.score desc, t.place) as turn
         from rec.terms(
             v_items, v_user.content, v_user.latest, v_user.recent, v_user.disliked,
@@ -64,9 +66,10 @@ begin
     ), best as (
         select array_agg(b.score order by b.turn) as scores,
             array_agg(b.embedding order by b.turn) as embeddings,
-            array_agg(rec.topic_of(b.embedding, v_centres) order by b.turn) as topics
+            array_agg(b.topic order by b.turn) as topics
         from (
-            select s.turn, s.score, v.embedding
+            select s.turn, s.score, v.embedding, (
+                select c.topic from centre c order by v.embedding::vector <=> c.centre limit 1) as topic
             from scored s left join rec.item_vectors v on v.item_id = s.item_id
             where s.turn <= v_settings.reranked and v_reranked
         ) b
@@ -79,7 +82,8 @@ begin
         from scored s left join picked p on p.place = s.turn
     )
     select e.rank, o.item_id, o.score, o.content, o.latest, o.closest, o.transition, o.together,
-        o.trend, o.newness, o.repeat, o.aversion, rec.topic_of(v.embedding, v_centres),
+        o.trend, o.newness, o.repeat, o.aversion,
+        (select c.topic from centre c order by v.embedding::vector <=> c.centre limit 1),
         case when e.explored then 'explore' else v_paths[o.place] end
     from rec.explore(
         (select array_agg(o.item_id order by o.rank) from ordered o),
@@ -95,21 +99,6 @@ comment on function rec.recommend is
     'come back if as many items qualify; path says how each was found. p_as_of gives the list that '
     'the events up to a past moment make, with the items and counts of today. settings.exploration '
     'is the share of the list that goes to items with few exposures, drawn anew for each p_seed.';
-
--- rec.topic_of(embedding, centres) -> number of the topic that is closest to this vector
-create or replace function rec.topic_of(p_embedding halfvec, p_centres vector[])
-returns integer language plpgsql immutable
-set search_path from current
-as $$
-begin
-    if cardinality(p_centres) = 1 then
-        return 1;
-    end if;
-    return (
-        select t.place from unnest(p_centres) with ordinality as t (centre, place)
-        order by p_embedding::vector <=> t.centre limit 1);
-end $$;
-comment on function rec.topic_of is 'The place of the centre that is closest by cosine.';
 
 -- rec.diversify(scores, embeddings, topics, shares, k, diversity, balance) -> places in the order of picking
 create or replace function rec.diversify(

@@ -67,7 +67,7 @@ begin
             ('rec_app', 'execute', 'function rec.list_length, rec.attribute_filter, '
                 'rec.matches_few, rec.candidates, rec.score, rec.dislikes, '
                 'rec.flows, rec.latest_shares, rec.current_sums, rec.replay, rec.diversify, '
-                'rec.explore, rec.moment, rec.ahead, rec.profile, rec.terms, rec.topic_of, '
+                'rec.explore, rec.moment, rec.ahead, rec.profile, rec.terms, '
                 'rec.transitions, rec.companions, rec.neighbours, rec.indexed_neighbours, '
                 'rec.hides_items, rec.prepare_search, rec.passing, rec.newest'),
             ('rec_app', 'execute', 'function rec.content_hash, rec.pow2, rec.decay, rec.scaled, '

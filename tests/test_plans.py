@@ -182,7 +182,11 @@ def test_what_people_went_on_to_comes_from_the_index_in_its_order(full: Connecti
 def test_a_list_without_a_filter_is_not_planned_anew(full: Connection) -> None:
     """A plan for any arguments names them by number; one of its own has their values."""
     plans = nested_plans(full, LIST)
-    for statement in ("v.embedding <=> q.query", "order by p.log_mass desc", "with scored as"):
+    for statement in (
+        "v.embedding <=> q.query",
+        "order by p.log_mass desc",
+        "scored as materialized",
+    ):
         found = [plan for plan in plans if statement in plan]
         assert len(found) == 1, statement
         assert "$" in found[0].split("cost=", 1)[1], statement
@@ -269,6 +273,19 @@ def test_the_events_of_the_claimed_rows_are_found_by_the_key(full: Connection) -
     looks = [plan for plan in plans if "rec.event_weight(k.weight" in plan]
     assert len(looks) == 1
     assert re.search(r"Index Scan using events_\d+_\d+_pkey", looks[0])
+
+
+def test_of_a_long_queue_a_part_is_read(full: Connection) -> None:
+    """Or what a call takes would grow with all that is left of an import."""
+    with full.transaction(force_rollback=True):
+        full.execute(
+            "insert into rec.events (user_id, item_id)"
+            " select 'crowd ' || n % 40, 'i' || n % 700 from generate_series(1, 16000) n"
+        )
+        plans = nested_plans(full, "select rec.apply_pending(1)", analyze=True)
+    chosen = [plan for plan in plans if "order by min(o.event_id)" in plan]
+    assert len(chosen) == 1
+    assert re.search(r"Limit .*actual .*rows=10000", chosen[0])
 
 
 def test_the_events_that_wait_are_told_apart_by_a_hash(full: Connection) -> None:

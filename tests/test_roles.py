@@ -88,7 +88,7 @@ APP: Final = """
     seen_items latest_items export_user forget_user undo_event owns_data forget_if_visible
     undo_if_visible list_length attribute_filter matches_few candidates score dislikes flows
     latest_shares current_sums replay diversify explore content_hash mass_at moment ahead profile
-    terms topic_of transitions companions neighbours indexed_neighbours hides_items prepare_search
+    terms transitions companions neighbours indexed_neighbours hides_items prepare_search
     passing newest export_events export_interests in_words pause_user resume_user
 """
 WORKER: Final = """

@@ -1,4 +1,4 @@
-"""What reads the claimed events is what adds them to the stored interests."""
+"""Folding reads and adds in one statement; a list finds the topics of its items in one."""
 
 from alembic import op
 
@@ -7,7 +7,8 @@ down_revision = "0009"
 
 REPLACED = """
 drop function if exists
-    rec.add_shares(text[], text[], bytea[], timestamptz[], double precision[]);
+    rec.add_shares(text[], text[], bytea[], timestamptz[], double precision[]),
+    rec.topic_of(halfvec, vector[]);
 """
 
 # What the sql/ of before does not replace.
