@@ -189,18 +189,25 @@ as $$
     where c.from_item is null
     on conflict (item_id) do update set log_mass = excluded.log_mass;
 
-    with merged as materialized (
-        select c.from_item, c.to_item, rec.add_mass(o.log_mass, c.change, c.latest) as log_mass
+    with lessened as materialized (
+        select t.from_item, t.to_item, rec.add_mass(t.log_mass, c.change, c.latest) as log_mass
         from unnest(p_from, p_to, p_latest, p_change) as c (from_item, to_item, latest, change)
-        left join rec.item_transitions o on o.from_item = c.from_item and o.to_item = c.to_item
-        where c.from_item is not null
+        join rec.item_transitions t on t.from_item = c.from_item and t.to_item = c.to_item
+        where c.change <= 0
     ), gone as (
-        delete from rec.item_transitions t using merged m
-        where m.log_mass is null and t.from_item = m.from_item and t.to_item = m.to_item
+        delete from rec.item_transitions t using lessened l
+        where l.log_mass is null and t.from_item = l.from_item and t.to_item = l.to_item
     )
-    insert into rec.item_transitions (from_item, to_item, log_mass)
-    select m.from_item, m.to_item, m.log_mass from merged m where m.log_mass is not null
-    on conflict (from_item, to_item) do update set log_mass = excluded.log_mass;
+    update rec.item_transitions t set log_mass = l.log_mass from lessened l
+    where l.log_mass is not null and t.from_item = l.from_item and t.to_item = l.to_item;
+
+    -- By the key of each pair, for the planner would rather read them all.
+    insert into rec.item_transitions as t (from_item, to_item, log_mass)
+    select c.from_item, c.to_item, rec.add_mass(null, c.change, c.latest)
+    from unnest(p_from, p_to, p_latest, p_change) as c (from_item, to_item, latest, change)
+    where c.from_item is not null and c.change > 1e-9
+    on conflict (from_item, to_item) do update
+    set log_mass = rec.add_mass(t.log_mass, 1, excluded.log_mass);
 
     insert into rec.popularity (item_id, log_mass)
     select distinct e.item_id, '-infinity'::double precision

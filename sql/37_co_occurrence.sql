@@ -62,10 +62,10 @@ comment on function rec.companions is
     'root of the sum of latest_decay^place * transitions both ways / (all transitions from and to '
     'that item + prior).';
 
--- rec.next_items(items, n, domain, filter, exclude, as_of) -> the first of what people went on to, and passes
-create or replace function rec.next_items(
-    p_items text[], p_n integer default 10, p_domain text default null,
-    p_filter jsonb default '{}', p_exclude text[] default '{}', p_as_of timestamptz default null)
+-- rec.strongest(items, strengths, n, domain, filter, exclude) -> the first n of these items that pass
+create or replace function rec.strongest(
+    p_items text[], p_strengths double precision[], p_n integer, p_domain text, p_filter jsonb,
+    p_exclude text[])
 returns table (item_id text, strength double precision)
 language sql stable
 set search_path from current
@@ -74,13 +74,32 @@ as $$
         select rec.attribute_filter(p_filter) as attributes, rec.list_length(p_n) as n
     )
     select f.item_id, f.strength
-    from rec.transitions(p_items, p_as_of) f join rec.items i on i.item_id = f.item_id
+    from unnest(p_items, p_strengths) as f (item_id, strength)
+    join rec.items i on i.item_id = f.item_id
     where i.available
         and (p_domain is null or i.domain = p_domain)
         and i.attributes @> (select a.attributes from asked a)
         and (f.item_id = any(p_exclude)) is not true
     order by f.strength desc, f.item_id
     limit (select a.n from asked a);
+$$;
+comment on function rec.strongest is
+    'The strongest p_n of these items that are available, of the domain, with attributes that contain '
+    'p_filter, and not excluded.';
+
+-- rec.next_items(items, n, domain, filter, exclude, as_of) -> the first of what people went on to, and passes
+create or replace function rec.next_items(
+    p_items text[], p_n integer default 10, p_domain text default null,
+    p_filter jsonb default '{}', p_exclude text[] default '{}', p_as_of timestamptz default null)
+returns table (item_id text, strength double precision)
+language sql stable
+set search_path from current
+as $$
+    select s.* from (
+        select array_agg(t.item_id) as items, array_agg(t.strength) as strengths
+        from rec.transitions(p_items, p_as_of) t
+    ) f
+    cross join lateral rec.strongest(f.items, f.strengths, p_n, p_domain, p_filter, p_exclude) s;
 $$;
 comment on function rec.next_items is
     'The first of rec.transitions that are available and pass the filters.';
@@ -93,17 +112,11 @@ returns table (item_id text, strength double precision)
 language sql stable
 set search_path from current
 as $$
-    with asked as materialized (
-        select rec.attribute_filter(p_filter) as attributes, rec.list_length(p_n) as n
-    )
-    select f.item_id, f.strength
-    from rec.companions(p_items, p_as_of) f join rec.items i on i.item_id = f.item_id
-    where i.available
-        and (p_domain is null or i.domain = p_domain)
-        and i.attributes @> (select a.attributes from asked a)
-        and (f.item_id = any(p_exclude)) is not true
-    order by f.strength desc, f.item_id
-    limit (select a.n from asked a);
+    select s.* from (
+        select array_agg(c.item_id) as items, array_agg(c.strength) as strengths
+        from rec.companions(p_items, p_as_of) c
+    ) f
+    cross join lateral rec.strongest(f.items, f.strengths, p_n, p_domain, p_filter, p_exclude) s;
 $$;
 comment on function rec.companion_items is
     'The first of rec.companions that are available and pass the filters.';

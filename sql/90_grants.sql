@@ -68,7 +68,7 @@ begin
                 'rec.matches_few, rec.candidates, rec.score, rec.dislikes, '
                 'rec.flows, rec.latest_shares, rec.current_sums, rec.replay, rec.diversify, '
                 'rec.explore, rec.moment, rec.ahead, rec.profile, rec.terms, '
-                'rec.transitions, rec.companions, rec.neighbours, rec.indexed_neighbours, '
+                'rec.transitions, rec.companions, rec.strongest, rec.neighbours, rec.indexed_neighbours, '
                 'rec.hides_items, rec.prepare_search, rec.passing, rec.newest'),
             ('rec_app', 'execute', 'function rec.content_hash, rec.pow2, rec.decay, rec.scaled, '
                 'rec.decayed, rec.event_weight, rec.log_mass, rec.mass_at, rec.seconds, rec.faded'),
@@ -103,8 +103,8 @@ begin
                 'rec.is_at_work, rec.end_sessions'),
             ('rec_worker', 'execute', 'function rec.has_work, rec.wake, rec.sleep_lock, '
                 'rec.try_sleep, rec.stop_sleeping, rec.seconds_to_retry, rec.rest_lock'),
-            ('rec_worker', 'execute', 'function rec.pow2, rec.decay, rec.scaled, rec.decayed, '
-                'rec.event_weight, rec.log_mass, rec.add_mass, rec.seconds, rec.faded'),
+            ('rec_worker', 'execute', 'function rec.pow2, rec.decay, rec.event_weight, rec.log_mass, '
+                'rec.add_mass, rec.seconds, rec.faded'),
 
             -- The analyst: the catalogue and what is no one person's. Views for him are named here,
             -- and read what they need with the rights of their owner.

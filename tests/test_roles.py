@@ -87,9 +87,9 @@ APP: Final = """
     track recommend explain similar_items popular next_items companion_items interest topics nearest
     seen_items latest_items export_user forget_user undo_event owns_data forget_if_visible
     undo_if_visible list_length attribute_filter matches_few candidates score dislikes flows
-    latest_shares current_sums replay diversify explore content_hash mass_at moment ahead profile
-    terms transitions companions neighbours indexed_neighbours hides_items prepare_search
-    passing newest export_events export_interests in_words pause_user resume_user
+    latest_shares current_sums replay diversify explore content_hash scaled decayed mass_at moment
+    ahead profile terms transitions companions strongest neighbours indexed_neighbours hides_items
+    prepare_search passing newest export_events export_interests in_words pause_user resume_user
 """
 WORKER: Final = """
     register_encoder check_encoder active_encoder claim_items claim_texts store_items store_texts
@@ -101,7 +101,7 @@ WORKER: Final = """
     vacuum_due held_age personal_tables begin_vacuum forget_statistics end_vacuum is_at_work
     end_sessions
 """
-APP_AND_WORKER: Final = "wake pow2 decay scaled decayed event_weight log_mass seconds faded"
+APP_AND_WORKER: Final = "wake pow2 decay event_weight log_mass seconds faded"
 EVERYBODY: Final = """
     item_hash health finding health_server health_rights health_settings health_vectors health_plan
     health_log health_queue health_tables

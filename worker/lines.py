@@ -12,7 +12,7 @@ from pgvector.psycopg import register_vector_async
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import scalar_row
 
-from worker.watch import PATIENCE_S, Line, watch
+from worker.watch import Line, watch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -100,7 +100,7 @@ class Lines:
 
 
 @asynccontextmanager
-async def open_lines(conninfo: str, patience_s: float = PATIENCE_S) -> AsyncIterator[Lines]:
+async def open_lines(conninfo: str, patience_s: float) -> AsyncIterator[Lines]:
     """
     Open the connections, and close them at the end.
 

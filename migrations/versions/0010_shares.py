@@ -1,4 +1,4 @@
-"""Folding reads and adds in one statement; a list finds the topics of its items in one."""
+"""Folding reads and adds in one statement; topics of items are found where the list is made."""
 
 from alembic import op
 
@@ -13,7 +13,7 @@ drop function if exists
 
 # What the sql/ of before does not replace.
 ADDED = """
-drop function if exists rec.add_shares(text[], bigint[], timestamptz[]);
+drop function if exists rec.add_shares(text[], bigint[], timestamptz[]), rec.strongest;
 """
 
 
