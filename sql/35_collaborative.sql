@@ -189,19 +189,7 @@ as $$
     where c.from_item is null
     on conflict (item_id) do update set log_mass = excluded.log_mass;
 
-    with lessened as materialized (
-        select t.from_item, t.to_item, rec.add_mass(t.log_mass, c.change, c.latest) as log_mass
-        from unnest(p_from, p_to, p_latest, p_change) as c (from_item, to_item, latest, change)
-        join rec.item_transitions t on t.from_item = c.from_item and t.to_item = c.to_item
-        where c.change <= 0
-    ), gone as (
-        delete from rec.item_transitions t using lessened l
-        where l.log_mass is null and t.from_item = l.from_item and t.to_item = l.to_item
-    )
-    update rec.item_transitions t set log_mass = l.log_mass from lessened l
-    where l.log_mass is not null and t.from_item = l.from_item and t.to_item = l.to_item;
-
-    -- By the key of each pair, for the planner would rather read them all.
+    -- Pairs are found by their key, one by one: the planner would rather read them all.
     insert into rec.item_transitions as t (from_item, to_item, log_mass)
     select c.from_item, c.to_item, rec.add_mass(null, c.change, c.latest)
     from unnest(p_from, p_to, p_latest, p_change) as c (from_item, to_item, latest, change)
@@ -209,25 +197,31 @@ as $$
     on conflict (from_item, to_item) do update
     set log_mass = rec.add_mass(t.log_mass, 1, excluded.log_mass);
 
-    insert into rec.popularity (item_id, log_mass)
-    select distinct e.item_id, '-infinity'::double precision
-    from unnest(p_from, p_to) as c (from_item, to_item)
-    cross join lateral (values (c.from_item), (c.to_item)) as e (item_id)
-    where c.from_item is not null
-    on conflict (item_id) do nothing;
+    with lessened as materialized (
+        select c.from_item, c.to_item, rec.add_mass(t.log_mass, c.change, c.latest) as log_mass
+        from unnest(p_from, p_to, p_latest, p_change) as c (from_item, to_item, latest, change)
+        cross join lateral (
+            select t.log_mass from rec.item_transitions t
+            where t.from_item = c.from_item and t.to_item = c.to_item offset 0
+        ) t
+        where c.change <= 0
+    ), gone as (
+        delete from rec.item_transitions t using lessened l
+        where l.log_mass is null and t.from_item = l.from_item and t.to_item = l.to_item
+    )
+    insert into rec.item_transitions (from_item, to_item, log_mass)
+    select l.from_item, l.to_item, l.log_mass from lessened l where l.log_mass is not null
+    on conflict (from_item, to_item) do update set log_mass = excluded.log_mass;
 
-    with going as materialized (
-        select g.item_id, g.outgoing, c.latest, c.change
+    with going as (
+        select g.item_id, g.outgoing, c.latest, c.change,
+            max(c.latest) over (partition by g.item_id, g.outgoing) as newest
         from unnest(p_from, p_to, p_latest, p_change) as c (from_item, to_item, latest, change)
         cross join lateral (values (c.from_item, true), (c.to_item, false)) as g (item_id, outgoing)
         where c.from_item is not null
     ), flow as (
-        select g.item_id, g.outgoing, n.newest, sum(g.change * rec.pow2(g.latest - n.newest)) as change
-        from going g join (
-            select m.item_id, m.outgoing, max(m.latest) as newest
-            from going m group by m.item_id, m.outgoing
-        ) n using (item_id, outgoing)
-        group by g.item_id, g.outgoing, n.newest
+        select g.item_id, g.outgoing, g.newest, sum(g.change * rec.pow2(g.latest - g.newest)) as change
+        from going g group by g.item_id, g.outgoing, g.newest
     ), passed as (
         select f.item_id,
             max(f.newest) filter (where f.outgoing) as latest_out,
@@ -235,11 +229,17 @@ as $$
             max(f.newest) filter (where not f.outgoing) as latest_in,
             max(f.change) filter (where not f.outgoing) as change_in
         from flow f group by f.item_id
+    ), known as (
+        update rec.popularity p set
+            log_outgoing = rec.add_mass(p.log_outgoing, f.change_out, f.latest_out),
+            log_incoming = rec.add_mass(p.log_incoming, f.change_in, f.latest_in)
+        from passed f where p.item_id = f.item_id
+        returning p.item_id
     )
-    update rec.popularity p set
-        log_outgoing = rec.add_mass(p.log_outgoing, f.change_out, f.latest_out),
-        log_incoming = rec.add_mass(p.log_incoming, f.change_in, f.latest_in)
-    from passed f where p.item_id = f.item_id;
+    insert into rec.popularity (item_id, log_mass, log_outgoing, log_incoming)
+    select f.item_id, '-infinity', rec.add_mass(null, f.change_out, f.latest_out),
+        rec.add_mass(null, f.change_in, f.latest_in)
+    from passed f where f.item_id not in (select k.item_id from known k);
 
     delete from rec.popularity p
     where p.log_mass = '-infinity' and p.log_outgoing is null and p.log_incoming is null;

@@ -288,6 +288,17 @@ def test_of_a_long_queue_a_part_is_read(full: Connection) -> None:
     assert re.search(r"Limit .*actual .*rows=10000", chosen[0])
 
 
+def test_pairs_of_items_are_merged_by_their_keys(full: Connection) -> None:
+    """What a merge takes must not grow with all the pairs there are."""
+    with full.transaction(force_rollback=True):
+        full.execute("select rec.track('ann', 'i' || n) from generate_series(6, 600) n")
+        full.execute("select rec.apply_users('{ann}')")
+        plans = nested_plans(full, "select rec.merge_deltas()")
+    merges = [plan for plan in plans if "Insert on item_transitions" in plan]
+    assert len(merges) == 2
+    assert not any("Seq Scan on item_transitions" in plan for plan in plans)
+
+
 def test_the_events_that_wait_are_told_apart_by_a_hash(full: Connection) -> None:
     """One after the other, the time would grow with the square of the backlog of a user."""
     with full.transaction(force_rollback=True):

@@ -103,8 +103,12 @@ def clear(db: Connection) -> None:
 
 
 def over_floor(db: Connection, repeats: int) -> tuple[Target, dict[str, float]]:
-    """Milliseconds, in one session, for a thousand new events: to fold them, and to sum them up."""
-    times: dict[str, list[float]] = {"bare aggregate": [], "fold 1,000 events": []}
+    """Milliseconds, in one session, to sum up, fold and merge a thousand new events."""
+    times: dict[str, list[float]] = {
+        "bare aggregate": [],
+        "fold 1,000 events": [],
+        "merge 1,000 events": [],
+    }
     for turn in range(repeats + 1):
         db.execute(EVENTS, [500, turn, BATCH])
         db.execute("analyze rec.pending")
@@ -115,9 +119,12 @@ def over_floor(db: Connection, repeats: int) -> tuple[Target, dict[str, float]]:
         while batch := value(db, "select rec.apply_pending(%s)", BATCH):
             folded += batch
         end = time.perf_counter()
+        db.execute("select rec.merge_deltas()")
+        merged = time.perf_counter()
         if turn:
             times["bare aggregate"].append((middle - start) * 1e6 / folded)
             times["fold 1,000 events"].append((end - middle) * 1e6 / folded)
+            times["merge 1,000 events"].append((merged - end) * 1e6 / folded)
         clear(db)
     medians = {name: statistics.median(taken) for name, taken in times.items()}
     ratio = medians["bare aggregate"] / medians["fold 1,000 events"]
