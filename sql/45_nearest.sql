@@ -27,7 +27,7 @@ begin
     v_query := l2_normalize(p_query)::halfvec;
     v_filtered := p_domain is not null or p_filter <> '{}';
     -- The closest that pass a filter are further away than the closest of all.
-    perform rec.prepare_search(v_filtered, v_filtered);
+    perform rec.prepare_search(v_filtered, p_n, case when v_filtered then 2 else 1 end);
     select rec.matches_few(s.exact_limit, p_domain, p_filter) into v_few from rec.settings s;
     if not v_few then
         select array_agg(h.item_id order by h.distance), array_agg(1 - h.distance order by h.distance)
@@ -77,8 +77,10 @@ comment on function rec.hides_items is
     'Whether row-level policies may hide items from the current role. The index gives rows that they '
     'hide, so it is looked through further then.';
 
--- rec.prepare_search(filtered, far) -> nothing; how far searches look through the index until the function returns
-create or replace function rec.prepare_search(p_filtered boolean, p_far boolean default false)
+-- rec.prepare_search(filtered, n, depth) -> nothing; how far searches for n items look through the index until
+-- the function returns
+create or replace function rec.prepare_search(
+    p_filtered boolean, p_n integer, p_depth double precision)
 returns void language sql stable
 set search_path from current
 as $$
@@ -93,16 +95,16 @@ as $$
             case when p_filtered or rec.hides_items() then 'on' else 'off' end, true),
         set_config(
             'hnsw.ef_search', case when rec.hides_items() then 1000
-                when p_far then least(s.ef_search * 2, 1000) else s.ef_search end::text, true),
+                else least(greatest(s.ef_search * p_depth, p_n), 1000) end::integer::text, true),
         set_config(
             'hnsw.iterative_scan',
             case when rec.hides_items() then 'relaxed_order' else 'strict_order' end, true)
     from rec.settings s;
 $$;
 comment on function rec.prepare_search is
-    'Set how many candidates HNSW keeps, settings.ef_search or twice as many, and as many as there can '
-    'be where policies hide items; and whether searches are planned anew, as those among a part of '
-    'the items are. For a caller that has a set clause for each of these settings.';
+    'Set how many candidates HNSW keeps: settings.ef_search times p_depth, no fewer than p_n, and as many '
+    'as there can be where policies hide items; and whether searches are planned anew, as those among a '
+    'part of the items are. For a caller that has a set clause for each of these settings.';
 
 -- rec.matches_few(limit, domain, filter) -> whether at most limit available items match
 create or replace function rec.matches_few(p_limit integer, p_domain text, p_filter jsonb)

@@ -73,9 +73,13 @@ set enable_sort = off
 set enable_material = off
 as $$
 declare
+    v_filtered boolean;
     v_items text[];
 begin
-    perform rec.prepare_search(p_domain is not null or p_filter <> '{}');
+    -- The best of a list are among the closest of their directions, which are found first. So half as
+    -- far is far enough, but for those that a filter leaves.
+    v_filtered := p_domain is not null or p_filter <> '{}';
+    perform rec.prepare_search(v_filtered, p_n, case when v_filtered then 1 else 0.5 end);
     -- What is to be left out is hashed once for all queries.
     select array_agg(n.item_id) into v_items
     from unnest(p_queries) as q (query) cross join lateral (

@@ -202,12 +202,7 @@ as $$
             s.closest_weight, s.transition_weight, s.together_weight, s.trend_weight) <= 0, false,
         format('content %s, latest %s, closest %s, transition %s, trend %s', s.content_weight,
             s.latest_weight, s.closest_weight, s.transition_weight, s.trend_weight),
-        'No term speaks for an item: choose weights in rec.settings, or pgrec tune --undo.') f
-    union all
-    select f.* from rec.settings s
-    cross join lateral rec.finding('search depth', false, s.ef_search < s.candidates,
-        format('ef_search %s for %s candidates', s.ef_search, s.candidates),
-        'Set ef_search in rec.settings to at least candidates, or the index is scanned twice.') f;
+        'No term speaks for an item: choose weights in rec.settings, or pgrec tune --undo.') f;
 $$;
 comment on function rec.health_settings is 'Findings on settings that cannot be meant.';
 

@@ -83,7 +83,6 @@ BROKEN = [
 DOUBTFUL = [
     ("parked", "insert into rec.pending select 'ann', 1, now(), false, now(), 1, 'infinity', 'x'"),
     ("failed items", "insert into rec.items (item_id, encode_error) values ('bad', 'no')"),
-    ("search depth", "update rec.settings set ef_search = 20"),
     ("policies", "alter table rec.items enable row level security"),
     ("owner", "alter table rec.events owner to current_user"),
 ]

@@ -8,12 +8,13 @@ down_revision = "0009"
 REPLACED = """
 drop function if exists
     rec.add_shares(text[], text[], bytea[], timestamptz[], double precision[]),
-    rec.topic_of(halfvec, vector[]);
+    rec.topic_of(halfvec, vector[]), rec.prepare_search(boolean, boolean);
 """
 
 # What the sql/ of before does not replace.
 ADDED = """
-drop function if exists rec.add_shares(text[], bigint[], timestamptz[]), rec.strongest;
+drop function if exists rec.add_shares(text[], bigint[], timestamptz[]), rec.strongest,
+    rec.prepare_search(boolean, integer, double precision);
 """
 
 

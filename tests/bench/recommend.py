@@ -128,7 +128,7 @@ def measure(db: Connection, repeats: int) -> tuple[list[Target], dict[str, float
     db.execute("analyze rec.pending")
     # Raw searches look as far as those of the lists.
     db.execute(
-        "select set_config('hnsw.ef_search', ef_search::text, false),"
+        "select set_config('hnsw.ef_search', (ef_search / 2)::text, false),"
         " set_config('hnsw.iterative_scan', 'strict_order', false) from rec.settings"
     )
     queries = [vector for user in heavy for vector in directions(db, user)][:50]

@@ -69,8 +69,9 @@ class Proxy:
                 if self._refuses:
                     client.close()
                     continue
-                self._pairs.append(_Pair(client, self._target, lambda: self.delay_s))
-                self._pairs[-1].dead = self._hangs
+                pair = _Pair(client, self._target, lambda: self.delay_s)
+                pair.dead = self._hangs
+                self._pairs.append(pair)
 
 
 class _Pair:
