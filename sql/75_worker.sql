@@ -16,7 +16,7 @@ comment on function rec.has_work is 'Whether anything waits to be folded, merged
 -- rec.try_sleep(lock, patience) -> 'asleep' with the lock held, 'guarded' if another worker holds it,
 -- else 'busy'
 create or replace function rec.try_sleep(p_lock bigint, p_patience double precision default 0)
-returns text language plpgsql volatile
+returns text language plpgsql volatile strict
 set search_path from current
 as $$
 begin
@@ -34,7 +34,7 @@ begin
     if p_patience <= 0 then
         return 'busy';
     end if;
-    perform set_config('lock_timeout', ceil(p_patience * 1000)::text, true);
+    perform set_config('lock_timeout', ceil(least(p_patience, 60) * 1000)::text, true);
     perform pg_advisory_lock(p_lock);
     return 'asleep';
 exception when lock_not_available then
@@ -43,7 +43,7 @@ end $$;
 comment on function rec.try_sleep is
     'Try to become the one whom writers notify: all of them by rec.sleep_lock(), those of texts by '
     'rec.rest_lock(). busy: a writer is in the middle of a transaction and would not notify. For its '
-    'end p_patience seconds are waited; who begins meanwhile notifies.';
+    'end p_patience seconds are waited, a minute at most; who begins meanwhile notifies.';
 
 -- rec.stop_sleeping(lock) -> whether this session held the lock
 create or replace function rec.stop_sleeping(p_lock bigint)
