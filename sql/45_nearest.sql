@@ -95,16 +95,17 @@ as $$
             case when p_filtered or rec.hides_items() then 'on' else 'off' end, true),
         set_config(
             'hnsw.ef_search', case when rec.hides_items() then 1000
-                else least(greatest(s.ef_search * p_depth, p_n), 1000) end::integer::text, true),
+                else least(greatest(s.ef_search * greatest(least(p_depth, 2), 0), p_n, 1), 1000)
+            end::integer::text, true),
         set_config(
             'hnsw.iterative_scan',
             case when rec.hides_items() then 'relaxed_order' else 'strict_order' end, true)
     from rec.settings s;
 $$;
 comment on function rec.prepare_search is
-    'Set how many candidates HNSW keeps: settings.ef_search times p_depth, no fewer than p_n, and as many '
-    'as there can be where policies hide items; and whether searches are planned anew, as those among a '
-    'part of the items are. For a caller that has a set clause for each of these settings.';
+    'Set how many candidates HNSW keeps: settings.ef_search times p_depth (at most 2), no fewer than '
+    'p_n, and as many as there can be where policies hide items; and whether searches are planned '
+    'anew, as those among a part of the items are. For a caller that has a set clause for each of these settings.';
 
 -- rec.matches_few(limit, domain, filter) -> whether at most limit available items match
 create or replace function rec.matches_few(p_limit integer, p_domain text, p_filter jsonb)
