@@ -162,7 +162,7 @@ as $$
         cross join lateral (
             select e.*, least(e.occurred_at, e.received_at) as at from rec.events e
             where e.user_id = s.user_id and e.occurred_at between s.first_at and s.last_at
-                and e.event_id in (select unnest(s.events))
+                and (e.event_id in (select unnest(s.events))) is true  -- hashed, not joined
             offset 0
         ) e
         join rec.event_kinds k on k.kind = e.kind
@@ -173,6 +173,7 @@ as $$
     ), stored as (
         select u.* from rec.user_interests u
         where u.user_id = any(array(select distinct e.user_id from event e))
+        for update
     ), latest as (
         select m.user_id, max(m.at) as as_of from (
             select e.user_id, e.at from event e
@@ -236,31 +237,44 @@ declare
     v_waiting bigint;
     v_chosen text[] := '{}';
     v_events bigint := 0;
-    v_part bigint := greatest(20::bigint * p_limit, 10000);
+    v_part bigint;
+    v_found bigint := 0;
 begin
     -- Users are locked as they are chosen: sessions that fold at once share them, and leave no rest of one.
-    -- Of a long queue a part is read, or each call would read all that is left of an import.
-    for v_user, v_waiting in
-        select f.user_id, case when f.found < v_part then f.waiting else (
-            select count(*) from rec.pending p
-            where p.user_id = f.user_id and p.retry_at <= now()) end
-        from (
-            select o.user_id, count(*) as waiting, sum(count(*)) over () as found
+    -- Of a long queue a part is read, or each call would read all that is left of an import; the whole of
+    -- it if other sessions work on all users of that part.
+    foreach v_part in array array[rec.part_of_queue(p_limit), 9223372036854775807] loop
+        for v_user, v_waiting, v_found in
+            select f.user_id, case when f.found < v_part then f.waiting else (
+                select count(*) from rec.pending p
+                where p.user_id = f.user_id and p.retry_at <= now()) end, f.found
             from (
-                select p.user_id, p.event_id from rec.pending p
-                where p.retry_at <= now() limit v_part
-            ) o
-            group by o.user_id order by min(o.event_id) offset 0
-        ) f
-    loop
-        exit when v_events >= p_limit or cardinality(v_chosen) = 500;
-        if pg_try_advisory_xact_lock(rec.user_lock(v_user)) then
-            v_chosen := v_chosen || v_user;
-            v_events := v_events + v_waiting;
-        end if;
+                select o.user_id, count(*) as waiting, sum(count(*)) over () as found
+                from (
+                    select p.user_id, p.event_id from rec.pending p
+                    where p.retry_at <= now() limit v_part
+                ) o
+                group by o.user_id order by min(o.event_id) offset 0
+            ) f
+        loop
+            exit when v_events >= p_limit or cardinality(v_chosen) = 500;
+            if pg_try_advisory_xact_lock(rec.user_lock(v_user)) then
+                v_chosen := v_chosen || v_user;
+                v_events := v_events + v_waiting;
+            end if;
+        end loop;
+        exit when v_chosen <> '{}' or v_found < v_part;
     end loop;
     return case when v_chosen = '{}' then 0 else rec.apply_users(v_chosen) end;
 end $$;
 comment on function rec.apply_pending is
-    'Fold the oldest queued events, about p_limit of them, user by user, and return how many. Anyone with '
-    'the right to write may call it: a worker, pg_cron, an analyst in psql.';
+    'Fold the oldest queued events, of a long queue the oldest of a part, about p_limit of them, user by '
+    'user, and return how many. Anyone with the right to write may call it: a worker, pg_cron, an analyst '
+    'in psql.';
+
+-- rec.part_of_queue(limit) -> how many queued events are looked at to fold so many
+create or replace function rec.part_of_queue(p_limit integer)
+returns bigint language sql immutable parallel safe
+return greatest(20::bigint * p_limit, 10000);
+comment on function rec.part_of_queue is
+    'How many queued events rec.apply_pending() and rec.oldest_pending() look at, in the order in which they lie.';

@@ -174,8 +174,11 @@ returns table (user_id text, event_id bigint)
 language sql stable
 set search_path from current
 as $$
-    select p.user_id, p.event_id from rec.pending p
-    where p.retry_at <= now() order by p.event_id limit greatest(p_limit, 0);
+    select o.user_id, o.event_id from (
+        select p.user_id, p.event_id from rec.pending p
+        where p.retry_at <= now() limit rec.part_of_queue(p_limit)
+    ) o
+    order by o.event_id limit greatest(p_limit, 0);
 $$;
 comment on function rec.oldest_pending is
     'The queued events that are due, oldest first; used to find the one that cannot be folded.';

@@ -204,7 +204,7 @@ as $$
             select t.log_mass from rec.item_transitions t
             where t.from_item = c.from_item and t.to_item = c.to_item offset 0
         ) t
-        where c.change <= 0
+        where c.change <= 1e-9
     ), gone as (
         delete from rec.item_transitions t using lessened l
         where l.log_mass is null and t.from_item = l.from_item and t.to_item = l.to_item
@@ -239,7 +239,8 @@ as $$
     insert into rec.popularity (item_id, log_mass, log_outgoing, log_incoming)
     select f.item_id, '-infinity', rec.add_mass(null, f.change_out, f.latest_out),
         rec.add_mass(null, f.change_in, f.latest_in)
-    from passed f where f.item_id not in (select k.item_id from known k);
+    from passed f where f.item_id not in (select k.item_id from known k)
+    on conflict (item_id) do nothing;
 
     delete from rec.popularity p
     where p.log_mass = '-infinity' and p.log_outgoing is null and p.log_incoming is null;

@@ -37,9 +37,9 @@ comment on column rec.settings.exact_limit is
     'If at most so many items match domain and filter, all are compared, without the HNSW index; for '
     'a list from n interests, if at most so many times the square root of n.';
 comment on column rec.settings.ef_search is
-    'hnsw.ef_search of the searches: greater finds more of the closest, and takes longer. A list looks '
-    'half as far in each direction, rec.nearest with a filter twice as far; no search less far than the '
-    'number of items it is to find, and each 1000 far where policies hide items.';
+    'hnsw.ef_search of the searches: greater finds more of the closest, and takes longer. Without '
+    'a filter a list looks half as far in each direction, with one rec.nearest looks twice as far; no '
+    'search less far than the number of items it is to find, and each 1000 far where policies hide items.';
 comment on column rec.settings.topics is 'Into how many topics the latest events are grouped at most.';
 comment on column rec.settings.topic_events is 'How many of the latest events are grouped into topics.';
 comment on column rec.settings.topic_similarity is

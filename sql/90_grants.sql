@@ -96,7 +96,7 @@ begin
                 'rec.share_space, rec.make_partitions, rec.text_lock'),
             ('rec_worker', 'execute', 'function rec.apply_pending, rec.apply_users, rec.user_lock, '
                 'rec.add_shares, rec.add_deltas, rec.set_aside, rec.postpone, rec.hasten, rec.retry, rec.park, '
-                'rec.oldest_pending, rec.merge_deltas, rec.merge_changes, rec.apply_event, '
+                'rec.oldest_pending, rec.part_of_queue, rec.merge_deltas, rec.merge_changes, rec.apply_event, '
                 'rec.fold_claimed, rec.texts_lock, rec.drop_raw_texts_of, rec.revive'),
             ('rec_worker', 'execute', 'function rec.apply_retention, rec.vacuum_due, rec.held_age, '
                 'rec.personal_tables, rec.begin_vacuum, rec.forget_statistics, rec.end_vacuum, '

@@ -241,6 +241,40 @@ def test_two_sessions_never_fold_an_event_twice_nor_wait_for_each_other(
     assert masses == [(4,)]
 
 
+def test_users_behind_a_long_queue_of_one_who_is_locked_are_folded(
+    db: Connection, database_url: str
+) -> None:
+    """Of a long queue only a part is read at first."""
+    add_encoded(db, ["x"])
+    db.execute(
+        "insert into rec.events (user_id, item_id)"
+        " select 'crowd', 'x' from generate_series(1, 12000)"
+    )
+    db.execute("select rec.track('b', 'x')")
+    with psycopg.connect(database_url) as other:
+        other.execute("select pg_advisory_xact_lock(rec.user_lock('crowd'))")
+        assert db.execute("select rec.apply_pending(1)").fetchone() == (1,)
+        assert db.execute("select rec.apply_pending(1)").fetchone() == (0,)
+    assert db.execute("select rec.apply_pending(1)").fetchone() == (12000,)
+
+
+def test_an_old_snapshot_does_not_bring_an_erased_interest_back(
+    db: Connection, database_url: str
+) -> None:
+    add_encoded(db, ["x"])
+    db.execute("select rec.track('ann', 'x')")
+    db.execute("select rec.apply_pending()")
+    with psycopg.connect(database_url) as old:
+        old.execute("set transaction isolation level repeatable read")
+        old.execute("select 1 from rec.events")
+        db.execute("select rec.forget_user('ann')")
+        old.execute("select rec.track('ann', 'x')")
+        with pytest.raises(psycopg.errors.SerializationFailure):
+            old.execute("select rec.apply_users('{ann}')")
+        old.rollback()
+    assert count(db, "rec.user_interests") == 0
+
+
 def test_sessions_that_fold_at_once_share_the_users_and_leave_no_rest_of_one(
     db: Connection, database_url: str
 ) -> None:

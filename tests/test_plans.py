@@ -273,6 +273,7 @@ def test_the_events_of_the_claimed_rows_are_found_by_the_key(full: Connection) -
     looks = [plan for plan in plans if "rec.event_weight(k.weight" in plan]
     assert len(looks) == 1
     assert re.search(r"Index Scan using events_\d+_\d+_pkey", looks[0])
+    assert re.search(r"ANY \(event_id = \(hashed SubPlan", looks[0])
 
 
 def test_of_a_long_queue_a_part_is_read(full: Connection) -> None:

@@ -96,7 +96,7 @@ WORKER: Final = """
     fail_item space_lock try_share_space share_space make_partitions apply_pending apply_users
     user_lock add_shares add_deltas set_aside postpone hasten retry park oldest_pending merge_deltas
     merge_changes has_work sleep_lock try_sleep stop_sleeping seconds_to_retry
-    rest_lock add_mass
+    rest_lock add_mass part_of_queue
     text_lock apply_event fold_claimed texts_lock drop_raw_texts_of revive apply_retention
     vacuum_due held_age personal_tables begin_vacuum forget_statistics end_vacuum is_at_work
     end_sessions

@@ -14,7 +14,7 @@ drop function if exists
 # What the sql/ of before does not replace.
 ADDED = """
 drop function if exists rec.add_shares(text[], bigint[], timestamptz[]), rec.strongest,
-    rec.prepare_search(boolean, integer, double precision);
+    rec.part_of_queue, rec.prepare_search(boolean, integer, double precision);
 """
 
 
