@@ -12,7 +12,7 @@ from rec_pkg import schema
 connection = context.config.attributes["connection"]
 context.configure(
     connection=connection,
-    version_table_schema="rec",
+    version_table_schema="rec_internal",
     include_schemas=True,
     transaction_per_migration=False,
 )

@@ -16,7 +16,14 @@ from rec_pkg import erasure, models, pooler, queries, schema
 from rec_pkg.addresses import url_of
 from rec_pkg.errors import BadInput, DatabaseUnreachable, RecError, SchemaMissing, UnknownItem, told
 from rec_pkg.models import Item
-from rec_pkg.queries import Interest, PopularItem, Recommendation, Share, SimilarItem
+from rec_pkg.queries import (
+    DEFAULT_RANKER,
+    Interest,
+    PopularItem,
+    Recommendation,
+    Share,
+    SimilarItem,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -140,6 +147,7 @@ class Client:
         diversity: float | None = None,
         as_of: datetime | None = None,
         seed: int = 0,
+        ranker: str = DEFAULT_RANKER,
     ) -> list[Recommendation]:
         """Return the `k` best items for a user, best first; see `rec_pkg.queries.recommend`."""
         rows = queries.recommend(
@@ -151,6 +159,7 @@ class Client:
             diversity=diversity,
             as_of=as_of,
             seed=seed,
+            ranker=ranker,
         )
         return [Recommendation(**row) for row in self._rows(_titled(rows, rows.c.rank))]
 
@@ -178,14 +187,21 @@ class Client:
         statement = _titled(rows, rows.c.mass.desc(), rows.c.item_id)
         return [PopularItem(**row) for row in self._rows(statement)]
 
-    def explain(self, user_id: str, item_id: str, as_of: datetime | None = None) -> list[Share]:
+    def explain(
+        self,
+        user_id: str,
+        item_id: str,
+        as_of: datetime | None = None,
+        *,
+        ranker: str = DEFAULT_RANKER,
+    ) -> list[Share]:
         """
         Return the shares whose sum is the score of an item for a user, the greatest first.
 
         Raises:
             UnknownItem: if there is no such item.
         """
-        shares = queries.explain(user_id, item_id, as_of)
+        shares = queries.explain(user_id, item_id, as_of, ranker=ranker)
         statement = (
             sa.select(shares)
             .select_from(sa.outerjoin(Item, shares, sa.true()))
@@ -196,6 +212,23 @@ class Client:
         if not rows:
             raise UnknownItem(repr(item_id))
         return [Share(**row) for row in rows if row["term"] is not None]
+
+    def explain_list(
+        self,
+        user_id: str,
+        item_ids: Sequence[str],
+        as_of: datetime | None = None,
+        *,
+        ranker: str = DEFAULT_RANKER,
+    ) -> dict[str, list[Share]]:
+        """Return the shares of each of these items, found in one pass, the greatest first."""
+        shares = queries.explain_list(user_id, item_ids, as_of, ranker=ranker)
+        rows = self._rows(sa.select(shares).order_by(shares.c.share.desc(), shares.c.event_id))
+        explained: dict[str, list[Share]] = {item_id: [] for item_id in item_ids}
+        for row in rows:
+            values = dict(row)
+            explained[values.pop("explained_item")].append(Share(**values))
+        return explained
 
     def interest(self, user_id: str, as_of: datetime | None = None) -> list[Interest]:
         """Return the horizons of a user now, or replayed as of an aware time; none if unknown."""

@@ -26,6 +26,7 @@ from rec_pkg.encoder_records import load_record
 from rec_pkg.errors import WorkerSilent
 from rec_pkg.loading import load_items
 from rec_pkg.models import Item
+from rec_pkg.words import reasons
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -190,19 +191,15 @@ class Story:
         self._console.print("The clothes are still there: a new interest does not erase the old.")
 
     def _dislike(self) -> None:
-        cooking = [i for i in self._list(READER) if self._mostly_cooking(i)]
+        cooking = self._mostly_cooking(READER, self._list(READER))
         disliked = cooking[0]
         self._heading("5. Lin does not like", disliked.title)
         change = self._after(
             READER, lambda: self._client.track(READER, disliked.item_id, kind="dislike")
         )
         self._show(READER, change.items, change.seconds)
-        left = sum(self._mostly_cooking(item) for item in change.items)
+        left = len(self._mostly_cooking(READER, change.items))
         self._console.print(f"Things to cook with on the list: {len(cooking)} before, {left} now.")
-
-    def _mostly_cooking(self, item: Recommendation) -> bool:
-        shares = [share for share in self._shares(READER, item) if share.share > 0]
-        return bool(shares) and shares[0].item_id in COOKING
 
     def _after(self, person: str, act: Callable[[], object]) -> Change:
         before = [item.item_id for item in self._list(person)]
@@ -224,8 +221,10 @@ class Story:
         with Session(self._engine) as session:
             return session.get_one(Item, item_id).title
 
-    def _shares(self, person: str, item: Recommendation) -> list[Share]:
-        return [s for s in self._client.explain(person, item.item_id) if s.event_id]
+    def _mostly_cooking(self, person: str, items: Sequence[Recommendation]) -> list[Recommendation]:
+        """Return the items for which a click on something to cook with speaks most."""
+        shares = self._client.explain_list(person, [item.item_id for item in items])
+        return [item for item in items if _first_event(shares[item.item_id]) in COOKING]
 
     def _heading(self, title: str, text: str) -> None:
         self._console.print()
@@ -237,8 +236,10 @@ class Story:
         for column in ("#", "item", "domain", "score", "why"):
             table.add_column(column, justify="right" if column in "#score" else "left")
         room = max(self._console.width - TITLE_WIDTH - 22, 24)
+        shares = self._client.explain_list(person, [item.item_id for item in items])
         for item in items:
-            title, why = Text(item.title), Text(self._why(person, item))
+            told = reasons((s for s in shares[item.item_id] if s.kind != "dislike"), length=QUOTED)
+            title, why = Text(item.title), Text(", ".join(told) or item.path)
             title.truncate(TITLE_WIDTH, overflow="ellipsis")
             why.truncate(room, overflow="ellipsis")
             table.add_row(str(item.rank), title, item.domain, f"{item.score:.2f}", why)
@@ -247,20 +248,11 @@ class Story:
             figure = f"{seconds * 1000:.0f} ms from COMMIT to this list"
             self._console.print(Text(figure, "green"))
 
-    def _why(self, person: str, item: Recommendation) -> str:
-        """Say which past events speak for an item: their shares of all that speaks for it."""
-        shares = self._shares(person, item)
-        pros = [share for share in shares if share.share > 0 and share.kind != "dislike"]
-        total = sum(share.share for share in pros)
-        if not total:
-            return item.path
-        parts = [f"{share.share / total:.0%} {_what(share)}" for share in pros[:2]]
-        return ", ".join(parts)
 
-
-def _what(share: Share) -> str:
-    words = share.text or share.title or share.item_id or ""
-    return f"{share.kind} “{words[:QUOTED]}{'…' if len(words) > QUOTED else ''}”"
+def _first_event(shares: Sequence[Share]) -> str | None:
+    """Return the item of the event that speaks most for something; None if no event does."""
+    events = [share for share in shares if share.event_id]
+    return events[0].item_id if events and events[0].share > 0 else None
 
 
 def _say_how_to_go_on(settings: Settings, console: Console) -> None:

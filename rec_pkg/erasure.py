@@ -47,13 +47,13 @@ def vacuum(engine: Engine, *, full: bool = False, patience_s: float = 0) -> Eras
 
 
 def _vacuum_once(connection: Connection, *, full: bool) -> None:
-    begin = sa.func.rec.begin_vacuum(full).table_valued("statement", "erasures")
+    begin = sa.func.rec_internal.begin_vacuum(full).table_valued("statement", "erasures")
     plan = connection.execute(sa.select(begin)).all()
     for statement, _ in plan:
         connection.exec_driver_sql(statement)
     if plan:
         erasures = sa.literal(plan[0].erasures, ARRAY(sa.BigInteger))
-        connection.execute(sa.select(sa.func.rec.end_vacuum(erasures)))
+        connection.execute(sa.select(sa.func.rec_internal.end_vacuum(erasures)))
 
 
 def _left(connection: Connection) -> Erasures:

@@ -28,6 +28,10 @@ class SchemaMissing(RecError):
     """The database has no schema `rec` yet; run `pgrec migrate`."""
 
 
+class SchemaTorn(RecError):
+    """Schemas `rec` and `rec_internal` work only together; restore both, or drop the other, too."""
+
+
 class PgvectorMissing(RecError):
     """The server has no usable pgvector; install pgvector 0.8.4 or newer and try again."""
 

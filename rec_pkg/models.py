@@ -1,12 +1,12 @@
 """
-The tables and views of schema `rec` as SQLAlchemy models.
+The tables and views of schemas `rec` and `rec_internal` as SQLAlchemy models.
 
 `pgrec migrate` makes the tables, never `Base.metadata.create_all()`. What the database fills in by
 itself may be left out. Vectors are lists of `Encoder.dims` floats.
 """
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Final, TypeVar
 
 import sqlalchemy as sa
 from pgvector.sqlalchemy import HALFVEC, Vector
@@ -36,7 +36,7 @@ class FiniteTime(sa.TypeDecorator[datetime]):
 
 
 class Base(DeclarativeBase):
-    """Everything in schema `rec`."""
+    """Tables and views; those of `rec_internal`, the engine, may change with any version."""
 
     metadata = sa.MetaData(schema="rec")
     type_annotation_map: ClassVar[dict[Any, Any]] = {
@@ -48,6 +48,9 @@ class Base(DeclarativeBase):
         dict[str, Any]: MutableDict.as_mutable(JSONB()),
         list[str]: MutableList.as_mutable(ARRAY(sa.Text())),
     }
+
+
+INTERNAL: Final = {"schema": "rec_internal"}
 
 
 class Item(Base):
@@ -140,6 +143,7 @@ class Pending(Base):
     """A committed event that is not folded into the stored interests yet."""
 
     __tablename__ = "pending"
+    __table_args__ = INTERNAL
 
     user_id: Mapped[Key[str]]
     event_id: Mapped[int] = mapped_column(sa.BigInteger, primary_key=True)
@@ -172,6 +176,7 @@ class ItemDelta(Base):
     """
 
     __tablename__ = "item_deltas"
+    __table_args__ = INTERNAL
 
     user_id: Mapped[Key[str]]
     delta_id: Mapped[int] = mapped_column(
@@ -188,6 +193,7 @@ class Popularity(Base):
     """The decayed weight of an item's events, as log2(mass) + seconds since 1970 / half-life."""
 
     __tablename__ = "popularity"
+    __table_args__ = INTERNAL
 
     item_id: Mapped[Key[str]]
     log_mass: Mapped[float]
@@ -199,6 +205,7 @@ class ItemTransition(Base):
     """How often users went on from one item to another, in the form of `Popularity.log_mass`."""
 
     __tablename__ = "item_transitions"
+    __table_args__ = INTERNAL
 
     from_item: Mapped[Key[str]]
     to_item: Mapped[Key[str]]
@@ -209,6 +216,7 @@ class Text(Base):
     """The vector of a text of an event, under the sha256 of the text."""
 
     __tablename__ = "texts"
+    __table_args__ = INTERNAL
 
     text_hash: Mapped[Key[bytes]]
     embedding: Mapped[UnitVector]
@@ -218,6 +226,7 @@ class Encoder(Base):
     """An encoder that was used here; the vectors are those of the active one."""
 
     __tablename__ = "encoders"
+    __table_args__ = INTERNAL
 
     fingerprint: Mapped[Key[str]]
     name: Mapped[str]
@@ -229,55 +238,83 @@ class Encoder(Base):
     calibration: Mapped[bytes | None]
 
 
-class RankerSettings(Base):
-    """The weights and limits of ranking, in the one row of `settings`; CHECKs hold their ranges."""
+class Ranker(Base):
+    """A named set of weights and limits that lists are made with; CHECKs hold their ranges."""
+
+    __tablename__ = "rankers"
+
+    ranker: Mapped[Filled[str]] = mapped_column(primary_key=True)
+    content_weight: Mapped[Filled[float]]
+    latest_weight: Mapped[Filled[float]]
+    closest_weight: Mapped[Filled[float]]
+    transition_weight: Mapped[Filled[float]]
+    together_weight: Mapped[Filled[float]]
+    trend_weight: Mapped[Filled[float]]
+    newness_weight: Mapped[Filled[float]]
+    repeat_weight: Mapped[Filled[float]]
+    aversion_weight: Mapped[Filled[float]]
+    session_weight: Mapped[Filled[float]]
+    session_half_life: Mapped[Filled[timedelta]]
+    latest_items: Mapped[Filled[int]]
+    latest_decay: Mapped[Filled[float]]
+    transition_prior: Mapped[Filled[float]]
+    topics: Mapped[Filled[int]]
+    topic_events: Mapped[Filled[int]]
+    topic_similarity: Mapped[Filled[float]]
+    candidates: Mapped[Filled[int]]
+    ef_search: Mapped[Filled[int]]
+    exact_limit: Mapped[Filled[int]]
+    reranked: Mapped[Filled[int]]
+    diversity: Mapped[Filled[float]]
+    balance: Mapped[Filled[float]]
+    exploration: Mapped[Filled[float]]
+
+
+class DeploymentSettings(Base):
+    """What is counted, kept and published in this database, in one row."""
 
     __tablename__ = "settings"
 
     singleton: Mapped[Filled[bool]] = mapped_column(primary_key=True)
-    content_weight: Mapped[Filled[float]]
-    latest_weight: Mapped[Filled[float]]
-    transition_weight: Mapped[Filled[float]]
-    trend_weight: Mapped[Filled[float]]
-    repeat_weight: Mapped[Filled[float]]
-    aversion_weight: Mapped[Filled[float]]
-    diversity: Mapped[Filled[float]]
-    balance: Mapped[Filled[float]]
-    candidates: Mapped[Filled[int]]
-    reranked: Mapped[Filled[int]]
-    exact_limit: Mapped[Filled[int]]
-    ef_search: Mapped[Filled[int]]
-    topics: Mapped[Filled[int]]
-    topic_events: Mapped[Filled[int]]
-    topic_similarity: Mapped[Filled[float]]
-    latest_items: Mapped[Filled[int]]
-    latest_decay: Mapped[Filled[float]]
-    transition_window: Mapped[Filled[int]]
-    transition_prior: Mapped[Filled[float]]
     popularity_half_life: Mapped[Filled[timedelta]]
     transition_half_life: Mapped[Filled[timedelta]]
+    transition_window: Mapped[Filled[int]]
     max_attempts: Mapped[Filled[int]] = mapped_column(sa.SmallInteger)
-    sql_digest: Mapped[str | None]
-    closest_weight: Mapped[Filled[float]]
-    together_weight: Mapped[Filled[float]]
-    newness_weight: Mapped[Filled[float]]
-    exploration: Mapped[Filled[float]]
     keep_text: Mapped[Filled[bool]]
     events_kept: Mapped[timedelta | None]
     keep_interests: Mapped[Filled[bool]]
     minimum_cohort: Mapped[Filled[int]]
     privacy_budget: Mapped[Filled[float]]
+
+
+class State(Base):
+    """What the software notes about itself, in one row."""
+
+    __tablename__ = "state"
+    __table_args__ = INTERNAL
+
+    singleton: Mapped[Filled[bool]] = mapped_column(primary_key=True)
+    sql_digest: Mapped[str | None]
     recount: Mapped[Filled[bool]]
-    session_weight: Mapped[Filled[float]]
-    session_half_life: Mapped[Filled[timedelta]]
+
+
+class Made(Base):
+    """An object that the last run of `sql/` made; a later run drops what it does not make again."""
+
+    __tablename__ = "made"
+    __table_args__ = INTERNAL
+
+    kind: Mapped[Key[str]]
+    signature: Mapped[Key[str]]
 
 
 class Tuning(Base):
-    """A run of tuning: the settings before and after it, and the figures of both."""
+    """A run of tuning: the settings of a ranker before and after it, and the figures of both."""
 
     __tablename__ = "tunings"
 
     tuning_id: Mapped[Filled[int]] = mapped_column(sa.BigInteger, primary_key=True)
+    ranker: Mapped[str]
     tuned_at: Mapped[Filled[datetime]]
     before: Mapped[dict[str, Any]]
     after: Mapped[dict[str, Any]]
@@ -290,6 +327,7 @@ class Erasure(Base):
     """An erasure and when a vacuum cleared what it deleted; whom it erased is not kept."""
 
     __tablename__ = "erasures"
+    __table_args__ = INTERNAL
 
     erasure_id: Mapped[Filled[int]] = mapped_column(sa.BigInteger, primary_key=True)
     erased_at: Mapped[Filled[datetime]]
@@ -300,6 +338,7 @@ class PausedUser(Base):
     """A user whose events are not stored, whichever way they come."""
 
     __tablename__ = "paused_users"
+    __table_args__ = INTERNAL
 
     user_id: Mapped[Key[str]]
     paused_at: Mapped[Filled[datetime]]
@@ -309,6 +348,7 @@ class InterestBase(Base):
     """The part of a `UserInterest` whose events were dropped from the log."""
 
     __tablename__ = "interest_bases"
+    __table_args__ = INTERNAL
 
     user_id: Mapped[Key[str]]
     horizon: Mapped[Key[str]]
@@ -333,6 +373,7 @@ class EventVector(Base):
     """View: an event with its weight and vector, which are None while unknown or not encoded."""
 
     __tablename__ = "event_vectors"
+    __table_args__ = INTERNAL
 
     user_id: Mapped[Key[str]]
     occurred_at: Mapped[Key[datetime]]
@@ -343,6 +384,7 @@ class EventVector(Base):
     text: Mapped[str | None]
     weight: Mapped[float | None]
     embedding: Mapped[SumVector | None]
+    chosen: Mapped[bool | None]
 
 
 class Parked(Base):

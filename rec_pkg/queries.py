@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from numbers import Integral
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import sqlalchemy as sa
@@ -27,6 +27,7 @@ from sqlalchemy.sql.functions import Function
 from rec_pkg.errors import BadInput
 
 C = TypeVar("C", bound=TypedColumns)
+DEFAULT_RANKER: Final = "default"
 Id = str | SQLColumnExpression[str]
 Filter = Mapping[str, Any]
 WHEN = sa.DateTime(timezone=True)
@@ -38,7 +39,7 @@ class Recommendation:
     A place in a list, `rank` counting from 1.
 
     `score` adds up the terms from `content` to `repeat` and takes `aversion` away, each
-    times its weight in the settings. `topic` counts the user's unrelated interests from 1; `path`
+    times its weight in the ranker. `topic` counts the user's unrelated interests from 1; `path`
     says how the item was found: hnsw, exact, transition, companion, trend, newest, or explore if
     it was drawn.
     """
@@ -145,6 +146,12 @@ class Shares(TypedColumns):
     text: Named[str | None]
 
 
+class ListShares(Shares):
+    """Columns of `explain_list`."""
+
+    explained_item: Named[str]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Interest:
     """A horizon: its decayed sum, float32 (dims,) of any length, and its weight in the mix."""
@@ -176,6 +183,7 @@ def recommend(  # noqa: PLR0913  # as many as the SQL function has
     diversity: float | None = None,
     as_of: datetime | None = None,
     seed: int = 0,
+    ranker: str = DEFAULT_RANKER,
 ) -> FromClause[Recommendations]:
     """
     Return the `k` best items for a user; `rank` counts from 1.
@@ -186,9 +194,10 @@ def recommend(  # noqa: PLR0913  # as many as the SQL function has
         domain: of the items; None for all.
         filter: attributes that an item must have, with these values.
         exclude_seen: leave out the items of events of a kind that marks as seen.
-        diversity: from 0, the best scores, to 1, the least alike; None for that of the settings.
+        diversity: from 0, the best scores, to 1, the least alike; None for that of the ranker.
         as_of: an aware time; the list that the events until then make. None for now.
-        seed: 32 bits; another one draws other items for the places of `settings.exploration`.
+        seed: 32 bits; another one draws other items for the places that `exploration` gives away.
+        ranker: a row of `rec.rankers`.
     """
     function = sa.func.rec.recommend(
         _id(user_id),
@@ -197,6 +206,7 @@ def recommend(  # noqa: PLR0913  # as many as the SQL function has
         sa.literal(diversity, sa.Double()),
         moment(as_of),
         sa.literal(seed, sa.Integer()),
+        text(ranker),
     )
     return _rows(function, Recommendations)
 
@@ -231,7 +241,9 @@ def popular(
     return _rows(function, Masses)
 
 
-def explain(user_id: Id, item_id: Id, as_of: datetime | None = None) -> FromClause[Shares]:
+def explain(
+    user_id: Id, item_id: Id, as_of: datetime | None = None, *, ranker: str = DEFAULT_RANKER
+) -> FromClause[Shares]:
     """
     Return what the score of an item is the sum of, in `share`.
 
@@ -239,8 +251,21 @@ def explain(user_id: Id, item_id: Id, as_of: datetime | None = None) -> FromClau
     `closest`; each other term has one row, unless it is 0. With `as_of`, an aware time, it is the
     score of then.
     """
-    function = sa.func.rec.explain(_id(user_id), _id(item_id), moment(as_of))
+    function = sa.func.rec.explain(_id(user_id), _id(item_id), moment(as_of), text(ranker))
     return _rows(function, Shares)
+
+
+def explain_list(
+    user_id: Id,
+    item_ids: Sequence[str],
+    as_of: datetime | None = None,
+    *,
+    ranker: str = DEFAULT_RANKER,
+) -> FromClause[ListShares]:
+    """Return the shares of several items in one pass; `explained_item` says whose each is."""
+    items = sa.literal(_texts(item_ids), ARRAY(sa.Text()))
+    function = sa.func.rec.explain_list(_id(user_id), items, moment(as_of), text(ranker))
+    return _rows(function, ListShares)
 
 
 def interest(user_id: Id, as_of: datetime | None = None) -> FromClause[Interests]:
@@ -255,7 +280,7 @@ def interest(user_id: Id, as_of: datetime | None = None) -> FromClause[Interests
 
 def interest_vector(user_id: Id, horizon: str = "long") -> ScalarSelect[list[float]]:
     """
-    Return one horizon of a user as a unit vector, NULL if nothing is known of him.
+    Return one horizon of a user as a unit vector, NULL if nothing is known of them.
 
     In `order_by(ItemVector.embedding.cosine_distance(interest_vector("ada")))` with a limit it is
     served by the HNSW index, since it is computed once, before the scan.

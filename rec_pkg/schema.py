@@ -1,23 +1,30 @@
-"""The schema `rec`: bring a database to this version, and say when it is at another one."""
+"""Schemas `rec` and `rec_internal`: bring a database to this version, and tell when it is not."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, LiteralString
 
 import alembic.command
 import alembic.config
 import sqlalchemy as sa
+from psycopg import sql
 
-from rec_pkg.errors import PgvectorMissing, SchemaMismatch, SchemaMissing
+from rec_pkg.errors import PgvectorMissing, SchemaMismatch, SchemaMissing, SchemaTorn
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sqlalchemy.engine import Connection, Engine
 
 LOCK_TIMEOUT = "10s"
-ROLES = "05_roles.sql"
+ROLES = "rights/roles.sql"
+DESCRIBED = re.compile(
+    r"^((?:-- .*\n)+)create or replace (function|view) (rec(?:_internal)?\.\w+)", re.MULTILINE
+)
 PGVECTOR_MINIMUM = (0, 8, 4)
 
 
@@ -29,21 +36,30 @@ def folder(name: str) -> Path:
 
 
 def sql_files() -> list[Path]:
-    """Return the files of re-run objects in the order in which they are applied."""
-    return sorted(folder("sql").glob("*.sql"))
+    """Return the files of re-run objects in the order of `sql/order.txt`."""
+    home = folder("sql")
+    lines = (home / "order.txt").read_text(encoding="utf-8").splitlines()
+    return [home / line for line in lines if line and not line.startswith("#")]
 
 
 def sql_digest() -> str:
     """Return the sha256 over names and contents of `sql/`, as hex."""
     digest = hashlib.sha256()
     for path in sql_files():
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+        name = path.relative_to(folder("sql")).as_posix()
+        digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+def descriptions(text: str) -> Iterator[tuple[LiteralString, str, str]]:
+    """Give kind, name and comment of each function and view that a file of `sql/` describes."""
+    for header, kind, name in DESCRIBED.findall(text):
+        yield kind, name, " ".join(line.removeprefix("-- ") for line in header.splitlines())
 
 
 def migrate(engine: Engine, *, dims: int = 384, revision: str = "head") -> None:
     """
-    Upgrade schema `rec` to `revision`, re-run `sql/`, and leave everything else alone.
+    Upgrade both schemas to `revision`, re-run `sql/`, and leave everything else alone.
 
     The roles of pgrec are made where the role of `engine` may do so; `role_advice` says what is
     left to an administrator.
@@ -66,12 +82,12 @@ def migrate(engine: Engine, *, dims: int = 384, revision: str = "head") -> None:
 def role_advice(engine: Engine) -> str | None:
     """Return the SQL that an administrator has to run so that the roles are complete, or None."""
     with engine.connect() as connection:
-        advice: str | None = connection.scalar(sa.text("select rec.role_advice()"))
+        advice: str | None = connection.scalar(sa.text("select rec_internal.role_advice()"))
     return advice
 
 
 def downgrade(engine: Engine, revision: str = "base") -> None:
-    """Take the revisions after `revision` back; `base` empties the schema, events and all."""
+    """Take the revisions after `revision` back; `base` empties both schemas, events and all."""
     with engine.connect() as connection:
         alembic.command.downgrade(_config(connection, 0), revision)
 
@@ -84,17 +100,25 @@ def check(connection: Connection) -> None:
         SchemaMissing: if there is no schema `rec`.
         SchemaMismatch: if another version of the package migrated it.
     """
-    if connection.scalar(sa.text("select to_regclass('rec.settings') is null")):
+    if connection.scalar(sa.text("select to_regclass('rec_internal.state') is null")):
         raise SchemaMissing
-    if connection.scalar(sa.text("select sql_digest from rec.settings")) != sql_digest():
+    if connection.scalar(sa.text("select sql_digest from rec_internal.state")) != sql_digest():
         raise SchemaMismatch
 
 
 def prepare(connection: Connection) -> None:
-    """Make schema and extension where they are missing, and set the transaction's search_path."""
+    """
+    Make schemas and extension where they are missing, and set the transaction's search_path.
+
+    Raises:
+        SchemaTorn: if one of the two schemas was dropped or restored without the other.
+        PgvectorMissing: if the server does not offer a usable pgvector.
+    """
     _execute(connection, f"set local lock_timeout = '{LOCK_TIMEOUT}'")
     _execute(connection, "select pg_advisory_xact_lock(hashtextextended('rec.migrate', 0))")
+    _refuse_half_a_schema(connection)
     _execute(connection, "create schema if not exists rec")
+    _execute(connection, "create schema if not exists rec_internal")
     home = _pgvector_schema(connection)
     _execute(connection, f"set local search_path = rec, {home}, pg_temp")
     # Only a superuser may name pgvector's parameters before its library is loaded.
@@ -102,21 +126,37 @@ def prepare(connection: Connection) -> None:
 
 
 def apply_sql(connection: Connection) -> None:
-    """Run every file of `sql/` and store their digest."""
+    """Run every file of `sql/`, comment on what it describes, and store the digest of all files."""
     for path in sql_files():
-        _execute(connection, path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        _execute(connection, text)
+        for kind, name, comment in descriptions(text):
+            statement = sql.SQL("comment on {} {} is {}").format(
+                sql.SQL(kind), sql.Identifier(*name.split(".")), sql.Literal(comment)
+            )
+            _execute(connection, statement.as_string())
     connection.execute(
-        sa.text("update rec.settings set sql_digest = :digest"), {"digest": sql_digest()}
+        sa.text("update rec_internal.state set sql_digest = :digest"), {"digest": sql_digest()}
     )
     connection.execute(sa.text("select rec.make_partitions()"))
     # Tables of a few rows are never analysed by themselves, and every plan joins them.
-    _execute(connection, "analyze rec.settings, rec.horizons, rec.event_kinds")
+    _execute(connection, "analyze rec.rankers, rec.settings, rec.horizons, rec.event_kinds")
 
 
 def forget_sql(connection: Connection) -> None:
     """Note that the re-run objects are not there, if the tables are."""
-    if connection.scalar(sa.text("select to_regclass('rec.settings') is not null")):
-        connection.execute(sa.text("update rec.settings set sql_digest = null"))
+    if connection.scalar(sa.text("select to_regclass('rec_internal.state') is not null")):
+        connection.execute(sa.text("update rec_internal.state set sql_digest = null"))
+
+
+def _refuse_half_a_schema(connection: Connection) -> None:
+    """Raise if the tables of one schema are there and those of the other are not."""
+    found = sa.text(
+        "select to_regclass('rec.items') is not null, to_regclass('rec_internal.state') is not null"
+    )
+    face, engine = connection.execute(found).one()
+    if face != engine:
+        raise SchemaTorn("rec_internal is missing" if face else "rec is missing")
 
 
 def _config(connection: Connection, dims: int) -> alembic.config.Config:

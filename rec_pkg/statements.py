@@ -42,7 +42,7 @@ COPY_VECTORS: Final = (
     "copy pg_temp.loaded_vectors (item_id, embedding) from stdin with (format binary)"
 )
 COPY_ITEM_VECTORS: Final = "copy rec.item_vectors_next from stdin with (format binary)"
-COPY_TEXT_VECTORS: Final = "copy rec.texts_next from stdin with (format binary)"
+COPY_TEXT_VECTORS: Final = "copy rec_internal.texts_next from stdin with (format binary)"
 
 
 class ActiveEncoder(NamedTuple):
@@ -73,7 +73,7 @@ class ToMove(NamedTuple):
 
 def stage_items(connection: Connection[Any]) -> None:
     """Make the session's table for rows of items, or empty it."""
-    connection.execute("select rec.stage_items()")
+    connection.execute("select rec_internal.stage_items()")
 
 
 def copy_items(cursor: Cursor[Any]) -> AbstractContextManager[Copy]:
@@ -83,19 +83,19 @@ def copy_items(cursor: Cursor[Any]) -> AbstractContextManager[Copy]:
 
 def settle_items(connection: Connection[Any]) -> int:
     """Keep the last row of each item and return how many others were dropped."""
-    return int(_one(connection, "select rec.settle_items()")[0])
+    return int(_one(connection, "select rec_internal.settle_items()")[0])
 
 
 def merge_items(connection: Connection[Any], first: int, last: int) -> tuple[int, int, int]:
     """Merge the rows at these places; return how many were inserted, updated, unchanged."""
-    call = "select inserted, updated, unchanged from rec.merge_items(%s, %s)"
+    call = "select inserted, updated, unchanged from rec_internal.merge_items(%s, %s)"
     inserted, updated, unchanged = _one(connection, call, (first, last))
     return inserted, updated, unchanged
 
 
 def stage_events(connection: Connection[Any]) -> None:
     """Make the session's table for rows of events, or empty it."""
-    connection.execute("select rec.stage_events()")
+    connection.execute("select rec_internal.stage_events()")
 
 
 def copy_events(cursor: Cursor[Any]) -> AbstractContextManager[Copy]:
@@ -105,12 +105,12 @@ def copy_events(cursor: Cursor[Any]) -> AbstractContextManager[Copy]:
 
 def merge_events(connection: Connection[Any]) -> int:
     """Append what was copied to the event log and return how many events were new."""
-    return int(_one(connection, "select rec.merge_events()")[0])
+    return int(_one(connection, "select rec_internal.merge_events()")[0])
 
 
 def stage_vectors(connection: Connection[Any]) -> None:
     """Make the session's table for vectors of items, or empty it."""
-    connection.execute("select rec.stage_vectors()")
+    connection.execute("select rec_internal.stage_vectors()")
 
 
 def copy_vectors(cursor: Cursor[Any]) -> AbstractContextManager[Copy]:
@@ -120,24 +120,26 @@ def copy_vectors(cursor: Cursor[Any]) -> AbstractContextManager[Copy]:
 
 def merge_vectors(connection: Connection[Any], fingerprint: str) -> tuple[int, int, int, int]:
     """Store what was copied; return how many vectors were new, changed, the same, of no item."""
-    call = "select inserted, updated, unchanged, unknown from rec.merge_vectors(%s)"
+    call = "select inserted, updated, unchanged, unknown from rec_internal.merge_vectors(%s)"
     inserted, updated, unchanged, unknown = _one(connection, call, (fingerprint,))
     return inserted, updated, unchanged, unknown
 
 
 def drop_vector_index(connection: Connection[Any]) -> bool:
     """Drop the index of the vectors if there are none, and return whether it is missing now."""
-    return bool(_one(connection, "select rec.drop_vector_index()")[0])
+    return bool(_one(connection, "select rec_internal.drop_vector_index()")[0])
 
 
 def make_vector_index(connection: Connection[Any], workers: int | None, memory: str | None) -> bool:
     """Make the index of the vectors if it is missing, and return whether it was."""
-    return bool(_one(connection, "select rec.make_vector_index(%s, %s)", (workers, memory))[0])
+    return bool(
+        _one(connection, "select rec_internal.make_vector_index(%s, %s)", (workers, memory))[0]
+    )
 
 
 def index_progress(connection: Connection[Any], pid: int) -> tuple[int, int] | None:
     """Return how far the index is that a session is making, and of how much; None if none is."""
-    call = "select done, total from rec.index_progress(%s)"
+    call = "select done, total from rec_internal.index_progress(%s)"
     return connection.execute(call, [pid]).fetchone()
 
 
@@ -148,36 +150,36 @@ def event_kinds(connection: Connection[Any]) -> frozenset[str]:
 
 def lock_space(connection: Connection[Any]) -> None:
     """Keep everyone from storing vectors and interests until the end of the transaction."""
-    connection.execute("select rec.lock_space()")
+    connection.execute("select rec_internal.lock_space()")
 
 
 def active_encoder(connection: Connection[Any]) -> ActiveEncoder | None:
     """Return the encoder whose vectors are stored, None before the first worker came."""
     with connection.cursor(row_factory=class_row(ActiveEncoder)) as cursor:
-        return cursor.execute("select * from rec.active_encoder()").fetchone()
+        return cursor.execute("select * from rec_internal.active_encoder()").fetchone()
 
 
 def vectors_to_move(connection: Connection[Any]) -> ToMove:
     """Count what a calibration moves."""
-    return ToMove(*_one(connection, "select * from rec.vectors_to_move()"))
+    return ToMove(*_one(connection, "select * from rec_internal.vectors_to_move()"))
 
 
 def sample_vectors(connection: Connection[Any], limit: int) -> list[bytes]:
     """Return up to `limit` vectors of items, a uniform sample, in binary form."""
-    call = "select embedding from rec.sample_vectors(%s)"
+    call = "select embedding from rec_internal.sample_vectors(%s)"
     return [embedding for (embedding,) in connection.execute(call, [limit])]
 
 
 def make_next_vectors(connection: Connection[Any]) -> None:
     """Make the tables beside the live ones, empty."""
-    connection.execute("select rec.make_next_vectors()")
+    connection.execute("select rec_internal.make_next_vectors()")
 
 
 def item_vectors_after(
     connection: Connection[Any], last: str, limit: int
 ) -> list[tuple[str, bytes]]:
     """Return the vectors of the next items in binary form."""
-    call = "select item_id, embedding from rec.item_vectors_after(%s, %s)"
+    call = "select item_id, embedding from rec_internal.item_vectors_after(%s, %s)"
     return connection.execute(call, [last, limit]).fetchall()
 
 
@@ -185,7 +187,7 @@ def text_vectors_after(
     connection: Connection[Any], last: bytes, limit: int
 ) -> list[tuple[bytes, bytes]]:
     """Return the vectors of the next texts in binary form."""
-    call = "select text_hash, embedding from rec.text_vectors_after(%s, %s)"
+    call = "select text_hash, embedding from rec_internal.text_vectors_after(%s, %s)"
     return connection.execute(call, [last, limit]).fetchall()
 
 
@@ -201,28 +203,28 @@ def copy_text_vectors(cursor: Cursor[Any]) -> AbstractContextManager[Copy]:
 
 def index_next_vectors(connection: Connection[Any]) -> None:
     """Index the tables beside the live ones."""
-    connection.execute("select rec.index_next_vectors()")
+    connection.execute("select rec_internal.index_next_vectors()")
 
 
 def interested_after(connection: Connection[Any], last: str, limit: int) -> list[str]:
     """Return the next users with a stored interest."""
-    call = "select user_id from rec.interested_after(%s, %s)"
+    call = "select user_id from rec_internal.interested_after(%s, %s)"
     return [user_id for (user_id,) in connection.execute(call, [last, limit])]
 
 
 def move_interests(connection: Connection[Any], users: list[str]) -> None:
     """Make the interests of these users anew from the vectors beside the live ones."""
-    connection.execute("select rec.move_interests(%s)", [users])
+    connection.execute("select rec_internal.move_interests(%s)", [users])
 
 
 def activate_calibration(connection: Connection[Any], calibration: bytes | None) -> str:
     """Make the encoder with this calibration, or with none, active and return its fingerprint."""
-    return str(_one(connection, "select rec.activate_calibration(%s)", (calibration,))[0])
+    return str(_one(connection, "select rec_internal.activate_calibration(%s)", (calibration,))[0])
 
 
 def swap_vectors(connection: Connection[Any]) -> None:
     """Put the tables beside the live ones into their place."""
-    connection.execute("select rec.swap_vectors()")
+    connection.execute("select rec_internal.swap_vectors()")
 
 
 def wake(connection: Connection[Any]) -> None:
@@ -233,7 +235,7 @@ def wake(connection: Connection[Any]) -> None:
 def released(connection: Connection[Any], question: dict[str, Any]) -> dict[str, int] | None:
     """Return the recorded answer to a question; nobody else releases until the transaction ends."""
     answer: dict[str, int] | None
-    (answer,) = _one(connection, "select rec.released(%s)", (Jsonb(question),))
+    (answer,) = _one(connection, "select rec_internal.released(%s)", (Jsonb(question),))
     return answer
 
 
@@ -241,7 +243,7 @@ def bounded_counts(
     connection: Connection[Any], by: str, since: datetime, until: datetime, keys_per_user: int
 ) -> dict[str, int]:
     """Count users by key, each under `keys_per_user` keys at most."""
-    call = "select key, users from rec.bounded_counts(%s, %s, %s, %s)"
+    call = "select key, users from rec_internal.bounded_counts(%s, %s, %s, %s)"
     return dict(connection.execute(call, [by, since, until, keys_per_user]).fetchall())
 
 
@@ -249,7 +251,7 @@ def record_release(
     connection: Connection[Any], question: dict[str, Any], epsilon: float, answer: dict[str, int]
 ) -> None:
     """Keep an answer, if the budget allows it."""
-    call = "select rec.record_release(%s, %s, %s)"
+    call = "select rec_internal.record_release(%s, %s, %s)"
     connection.execute(call, [Jsonb(question), epsilon, Jsonb(answer)])
 
 
@@ -291,7 +293,7 @@ def schema_digest(connection: Connection[Any]) -> Digest:
     if _one(connection, "select to_regnamespace('rec') is null")[0]:
         return Digest(None, missing=True, hidden=False)
     try:
-        return Digest(_one(connection, "select sql_digest from rec.settings")[0])
+        return Digest(_one(connection, "select sql_digest from rec_internal.state")[0])
     except psycopg.errors.UndefinedTable:
         return Digest(None, missing=True, hidden=False)
     except psycopg.errors.InsufficientPrivilege:

@@ -48,7 +48,7 @@ def unit_vectors(count: int, seed: int) -> Vectors:
 @pytest.fixture
 def shop(db: Connection) -> Connection:
     """Eight hundred items, three texts, twenty users whose events are folded but for the last."""
-    db.execute("select rec.register_encoder(%s, 'made up', '{\"a\": 1}', %s)", [BASE, DIMS])
+    db.execute("select rec_internal.register_encoder(%s, 'made up', '{\"a\": 1}', %s)", [BASE, DIMS])
     add_items(db, ITEMS)
     for number in range(EVENTS):
         text = TEXTS[number % 7] if number % 7 < len(TEXTS) else None
@@ -65,7 +65,7 @@ def shop(db: Connection) -> Connection:
             ],
         )
     db.execute(
-        "select rec.store_texts(%s, array_agg(rec.content_hash(n.text)), %s)"
+        "select rec_internal.store_texts(%s, array_agg(rec_internal.content_hash(n.text)), %s)"
         " from unnest(%s::text[]) as n (text)",
         [BASE, [HalfVector(vector) for vector in unit_vectors(len(TEXTS), 2)], list(TEXTS)],
     )
@@ -97,7 +97,7 @@ def items(db: Connection) -> Vectors:
 def texts(db: Connection) -> Vectors:
     query = (
         "select embedding from unnest(%s::text[]) with ordinality n (text, place)"
-        " join rec.texts on text_hash = rec.content_hash(n.text) order by place"
+        " join rec_internal.texts on text_hash = rec_internal.content_hash(n.text) order by place"
     )
     rows = db.execute(query, [list(TEXTS)])
     return np.array([row[0].to_numpy() for row in rows], np.float32)
@@ -113,7 +113,7 @@ def largest_difference(db: Connection) -> float:
     row = db.execute(
         "select max((u.interest <-> r.interest) / u.mass + abs(u.mass - r.mass)),"
         " count(*), count(r.horizon)"
-        " from rec.user_interests u left join lateral rec.replay(u.user_id, p_pending => false) r"
+        " from rec.user_interests u left join lateral rec_internal.replay(u.user_id, p_pending => false) r"
         " on r.horizon = u.horizon"
     ).fetchone()
     assert row
@@ -123,7 +123,7 @@ def largest_difference(db: Connection) -> float:
 
 def active(db: Connection) -> tuple[Any, ...]:
     """Fingerprint, base and calibration of the one active encoder."""
-    query = "select fingerprint, base, calibration from rec.encoders where active"
+    query = "select fingerprint, base, calibration from rec_internal.encoders where active"
     (row,) = db.execute(query).fetchall()
     return row
 
@@ -152,7 +152,7 @@ def test_the_fingerprint_tells_the_encoder_and_the_calibration(shop: Connection)
     fingerprint = calibrate(shop)
     assert active(shop)[:2] == (fingerprint, BASE)
     assert fingerprint == sha256(BASE.encode() + active(shop)[2]).hexdigest()
-    row = shop.execute("select name, record, dims from rec.encoders where active").fetchone()
+    row = shop.execute("select name, record, dims from rec_internal.encoders where active").fetchone()
     assert row == ("made up, calibrated on the catalogue", {"a": 1}, DIMS)
 
 
@@ -171,7 +171,7 @@ def test_stored_interests_are_those_of_a_replay_and_what_waits_still_waits(
 
 
 def test_neighbours_come_from_the_index_of_the_moved_vectors(shop: Connection) -> None:
-    shop.execute("update rec.settings set exact_limit = 0")
+    shop.execute("update rec.rankers set exact_limit = 0")
     calibrate(shop)
     vectors = items(shop)
     nearest = np.argsort(-vectors @ vectors[7])[1:4]
@@ -206,9 +206,9 @@ def test_nothing_is_stored_or_folded_while_vectors_are_moved(
         with psycopg.connect(database_url, autocommit=True) as other:
             assert other.execute("select rec.apply_pending()").fetchone() == (0,)
             with pytest.raises(psycopg.errors.LockNotAvailable, match="being moved"):
-                other.execute("select rec.store_texts(%s, '{}', '{}')", [BASE])
+                other.execute("select rec_internal.store_texts(%s, '{}', '{}')", [BASE])
             with pytest.raises(psycopg.errors.LockNotAvailable, match="being moved"):
-                other.execute("select rec.store_items(%s, '{}', '{}', '{}')", [BASE])
+                other.execute("select rec_internal.store_items(%s, '{}', '{}', '{}')", [BASE])
 
     calibrate(shop, on_progress=at("users", store))
     assert shop.execute("select pending from rec.status").fetchone() == (1,)
@@ -250,7 +250,7 @@ def test_an_open_transaction_of_readers_holds_up_the_swap_and_nobody_else(
     shop: Connection, database_url: str
 ) -> None:
     def swapping() -> bool:
-        query = "select true from pg_stat_activity where query = 'select rec.swap_vectors()'"
+        query = "select true from pg_stat_activity where query = 'select rec_internal.swap_vectors()'"
         return shop.execute(query).fetchone() is not None
 
     def calibrate_apart() -> None:
@@ -301,10 +301,10 @@ def test_calibrating_again_starts_from_the_vectors_of_the_encoder(shop: Connecti
 def test_vectors_of_the_encoder_beneath_are_refused_afterwards(shop: Connection) -> None:
     calibrate(shop)
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="another encoder"):
-        shop.execute("select rec.store_items(%s, '{}', '{}', '{}')", [BASE])
+        shop.execute("select rec_internal.store_items(%s, '{}', '{}', '{}')", [BASE])
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="another encoder"):
-        shop.execute("select rec.store_texts(%s, '{}', '{}')", [BASE])
-    shop.execute("select rec.store_texts(%s, '{}', '{}')", [active(shop)[0]])
+        shop.execute("select rec_internal.store_texts(%s, '{}', '{}')", [BASE])
+    shop.execute("select rec_internal.store_texts(%s, '{}', '{}')", [active(shop)[0]])
 
 
 def dump(url: str) -> str:
@@ -321,13 +321,13 @@ def test_the_schema_is_the_same_afterwards_with_what_others_added(
 ) -> None:
     shop.execute("grant select, insert on rec.item_vectors to pg_monitor with grant option")
     shop.execute("grant select on rec.item_vectors to public")
-    shop.execute("grant select (text_hash) on rec.texts to public")
-    shop.execute("revoke insert on rec.texts from current_user")
+    shop.execute("grant select (text_hash) on rec_internal.texts to public")
+    shop.execute("revoke insert on rec_internal.texts from current_user")
     shop.execute("alter table rec.item_vectors set (autovacuum_vacuum_threshold = 77)")
     shop.execute("create index odd on rec.item_vectors (length(item_id)) where item_id <> 'x'")
     shop.execute(
         'create view public."Own view" with (security_barrier = true) as'
-        " select item_id, text_hash from rec.item_vectors cross join rec.texts"
+        " select item_id, text_hash from rec.item_vectors cross join rec_internal.texts"
     )
     shop.execute("alter default privileges in schema rec grant delete on tables to public")
     before = dump(database_url)
@@ -346,14 +346,14 @@ def test_row_level_policies_are_the_same_afterwards(shop: Connection, database_u
     )
     shop.execute("comment on policy own on rec.item_vectors is 'what is ''shown'''")
     shop.execute(
-        'create policy "Odd "" one" on rec.texts as restrictive for update to rec_app, public'
+        'create policy "Odd "" one" on rec_internal.texts as restrictive for update to rec_app, public'
         " using (length(text_hash) > 1) with check (texts.text_hash <> '')"
     )
-    shop.execute("create policy added on rec.texts for insert with check (true)")
+    shop.execute("create policy added on rec_internal.texts for insert with check (true)")
     shop.execute("create policy mine on rec.user_interests to rec_app using (user_id = 'user 03')")
     for table in ("item_vectors", "texts", "user_interests"):
         shop.execute(f"alter table rec.{table} enable row level security")
-    shop.execute("alter table rec.texts force row level security")
+    shop.execute("alter table rec_internal.texts force row level security")
     before = dump(database_url)
     calibrate(shop)
     assert dump(database_url) == before
@@ -444,7 +444,7 @@ def test_a_member_of_the_owner_calibrates(shop: Connection, database_url: str) -
 def test_a_role_of_any_name_keeps_its_rights(shop: Connection) -> None:
     shop.execute('create role "Some ""Role"')
     try:
-        named = "select rec.role_name(oid) from pg_roles where rolname = %s"
+        named = "select rec_internal.role_name(oid) from pg_roles where rolname = %s"
         assert shop.execute(named, ['Some "Role']).fetchone() == ('"Some ""Role"',)
     finally:
         shop.execute('drop role "Some ""Role"')

@@ -278,7 +278,7 @@ def test_a_catalogue_is_calibrated_and_the_calibration_taken_back(
     filled: Run, db: psycopg.Connection[Any]
 ) -> None:
     assert "run `pgrec worker` first" in filled("calibrate", status=1).stderr
-    db.execute("select rec.register_encoder(%s, 'made up', '{}', 384)", ["a" * 64])
+    db.execute("select rec_internal.register_encoder(%s, 'made up', '{}', 384)", ["a" * 64])
     assert "3 items wait for a vector" in filled("calibrate", status=1).stderr
     assert "not calibrated" in filled("calibrate", "--off").stdout
     db.execute("insert into rec.items (item_id) select 'more ' || n from generate_series(1, 765) n")

@@ -190,7 +190,7 @@ def test_a_list_is_as_long_as_asked_and_in_order_of_rank(client: Client) -> None
 
 
 def test_another_seed_explores_other_items(client: Client, db: Db) -> None:
-    db.execute("update rec.settings set exploration = 1")
+    db.execute("update rec.rankers set exploration = 1")
     lists = [[row.item_id for row in client.recommend("ada", 5, seed=seed)] for seed in (0, 1, 0)]
     assert lists[0] == lists[2] != lists[1]
     assert {row.path for row in client.recommend("ada", 5)} == {"explore"}
@@ -447,7 +447,7 @@ def test_a_refused_call_can_be_taken_back_to_a_savepoint(client: Client, engine:
 def test_a_database_without_the_schema_is_told_from_one_of_another_version(
     database_url: str, db: Db
 ) -> None:
-    db.execute("update rec.settings set sql_digest = 'another'")
+    db.execute("update rec_internal.state set sql_digest = 'another'")
     with Client(database_url) as client, pytest.raises(SchemaMismatch):
         client.status()
     db.execute("drop schema rec cascade")

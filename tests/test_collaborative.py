@@ -30,8 +30,8 @@ PRIOR = 5.0
 HALF_LIFE_S = 1000 * 86400.0
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 FLOWS = (
-    "coalesce(rec.mass_at(p.log_outgoing, s.transition_half_life, %(now)s), 0),"
-    " coalesce(rec.mass_at(p.log_incoming, s.transition_half_life, %(now)s), 0)"
+    "coalesce(rec_internal.mass_at(p.log_outgoing, s.transition_half_life, %(now)s), 0),"
+    " coalesce(rec_internal.mass_at(p.log_incoming, s.transition_half_life, %(now)s), 0)"
 )
 
 
@@ -88,8 +88,8 @@ def six_items(new_database: Callable[[], AbstractContextManager[str]]) -> Iterat
 @pytest.fixture
 def db(six_items: Connection) -> Connection:
     six_items.execute(
-        "truncate rec.events, rec.pending, rec.user_interests, rec.item_deltas,"
-        " rec.popularity, rec.item_transitions"
+        "truncate rec.events, rec_internal.pending, rec.user_interests, rec_internal.item_deltas,"
+        " rec_internal.popularity, rec_internal.item_transitions"
     )
     return six_items
 
@@ -145,7 +145,7 @@ def together(events: Sequence[Choice], user: str) -> NDArray[np.float64]:
 def flows(db: Connection) -> NDArray[np.float64]:
     """Stored masses (item, 2) of what goes out of each item and what arrives, as of NOW."""
     rows = db.execute(
-        f"select p.item_id, {FLOWS} from rec.popularity p, rec.settings s", {"now": NOW}
+        f"select p.item_id, {FLOWS} from rec_internal.popularity p, rec.settings s", {"now": NOW}
     ).fetchall()
     stored = np.zeros((len(ITEMS), 2))
     for item, outgoing, incoming in rows:
@@ -218,7 +218,7 @@ def test_what_goes_out_long_ago_outlives_the_popularity_that_is_taken_back(
     assert flows(db) == pytest.approx(expected_flows(old), abs=1e-6)
     assert db.execute("select * from rec.popular()").fetchall() == []
     db.execute("select rec.forget_user('bob')")
-    assert db.execute("select count(*) from rec.popularity").fetchone() == (0,)
+    assert db.execute("select count(*) from rec_internal.popularity").fetchone() == (0,)
 
 
 @property_test
@@ -284,12 +284,14 @@ def test_companions_are_candidates_only_if_they_have_a_weight(db: Connection) ->
     log(db, [Choice("bob", 0, 20, "click"), Choice("bob", 1, 10, "click")])
     log(db, [Choice("ann", 1, 5, "click")])
     candidates = (
-        "select c.item_id, c.path from rec.profile('ann') u cross join lateral"
-        " rec.candidates('{}', u.next_items, u.companions, 1, null, '{}', '{i1}') c"
+        "select c.item_id, c.path from rec_internal.ranker('default') r"
+        " cross join rec_internal.profile_of('ann', r) u"
+        " cross join rec_internal.candidates(u, r, 1, null, '{}', '{i1}') c"
+        " where c.path <> 'hnsw' and c.path <> 'exact'"
     )
     assert db.execute(candidates).fetchall() == [("i0", "companion")]
     with db.transaction(force_rollback=True):
-        db.execute("update rec.settings set together_weight = 0")
+        db.execute("update rec.rankers set together_weight = 0")
         assert db.execute(candidates).fetchall() == [("i0", "trend")]
 
 

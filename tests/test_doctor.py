@@ -32,12 +32,12 @@ BROKEN = [
     ("pgvector", "update pg_extension set extversion = '0.8.3' where extname = 'vector'"),
     ("pgvector", "update pg_extension set extversion = '0.7.10' where extname = 'vector'"),
     ("autovacuum", "set local track_counts = off"),
-    ("dead rows of pending", "alter table rec.pending set (autovacuum_enabled = false)"),
+    ("dead rows of pending", "alter table rec_internal.pending set (autovacuum_enabled = false)"),
     ("worker", "insert into rec.items (item_id) values ('new')"),
     ("worker", "select rec.track('ann', 'a')"),
     (
         "lag",
-        "insert into rec.pending select 'ann', 1, now(), false, now() - interval '11 minutes'",
+        "insert into rec_internal.pending select 'ann', 1, now(), false, now() - interval '11 minutes'",
     ),
     (
         "partitions",
@@ -48,14 +48,14 @@ BROKEN = [
     ),
     (
         "encoder",
-        "insert into rec.encoders select repeat('a', 64), 'other', '{}', 768, true",
+        "insert into rec_internal.encoders select repeat('a', 64), 'other', '{}', 768, true",
     ),
     (
         "encoder",
         (
-            "insert into rec.encoders select repeat('a', 64), 'ours', '{}', 384, true;"
+            "insert into rec_internal.encoders select repeat('a', 64), 'ours', '{}', 384, true;"
             " update pg_attribute set atttypmod = 2"
-            " where attrelid = 'rec.texts'::regclass and attname = 'embedding'"
+            " where attrelid = 'rec_internal.texts'::regclass and attname = 'embedding'"
         ),
     ),
     ("vector index", "drop index rec.item_vectors_hnsw"),
@@ -71,17 +71,17 @@ BROKEN = [
     (
         "weights",
         (
-            "update rec.settings set content_weight = 0, latest_weight = 0, closest_weight = 0,"
+            "update rec.rankers set content_weight = 0, latest_weight = 0, closest_weight = 0,"
             " transition_weight = 0, trend_weight = 0"
         ),
     ),
     ("schema of pgvector", "grant create on schema public to public"),
     ("policies", "alter table rec.events enable row level security, force row level security"),
-    ("schema", "update rec.settings set sql_digest = 'of another version'"),
+    ("schema", "update rec_internal.state set sql_digest = 'of another version'"),
     ("schema", "drop schema rec cascade"),
 ]
 DOUBTFUL = [
-    ("parked", "insert into rec.pending select 'ann', 1, now(), false, now(), 1, 'infinity', 'x'"),
+    ("parked", "insert into rec_internal.pending select 'ann', 1, now(), false, now(), 1, 'infinity', 'x'"),
     ("failed items", "insert into rec.items (item_id, encode_error) values ('bad', 'no')"),
     ("policies", "alter table rec.items enable row level security"),
     ("owner", "alter table rec.events owner to current_user"),
@@ -96,7 +96,7 @@ def levels(db: Connection) -> dict[str, str]:
 def well(db: Connection, database_url: str) -> Iterator[Connection]:
     """A database with an encoder and a worker, so that there is nothing to complain of."""
     with psycopg.connect(database_url, application_name="pgrec worker"):
-        db.execute("insert into rec.encoders select repeat('e', 64), 'made up', '{}', 384, true")
+        db.execute("insert into rec_internal.encoders select repeat('e', 64), 'made up', '{}', 384, true")
         yield db
 
 

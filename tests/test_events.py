@@ -33,7 +33,7 @@ def test_an_insert_queues_each_event_once(db: Connection) -> None:
         cursor.copy("copy rec.events (user_id, item_id) from stdin") as copy,
     ):
         copy.write_row(("a", "y"))
-    assert db.execute("select user_id from rec.pending order by event_id").fetchall() == [
+    assert db.execute("select user_id from rec_internal.pending order by event_id").fetchall() == [
         ("a",),
         ("b",),
         ("a",),
@@ -51,7 +51,7 @@ def test_a_repeated_dedupe_key_counts_once(db: Connection) -> None:
     )
     db.execute(insert)
     db.execute(insert)
-    assert count(db, "rec.events") == count(db, "rec.pending") == 3
+    assert count(db, "rec.events") == count(db, "rec_internal.pending") == 3
 
 
 def test_concurrent_calls_with_one_dedupe_key_give_one_event(
@@ -97,7 +97,7 @@ def test_a_blank_text_is_no_text(db: Connection) -> None:
 def test_bad_events_are_refused(db: Connection, arguments: str, error: type[psycopg.Error]) -> None:
     with pytest.raises(error):
         db.execute(f"select rec.track({arguments})")
-    assert count(db, "rec.events") == count(db, "rec.pending") == 0
+    assert count(db, "rec.events") == count(db, "rec_internal.pending") == 0
 
 
 def test_no_worker_sleeps_so_nothing_is_notified(db: Connection) -> None:
@@ -111,10 +111,10 @@ def test_a_sleeping_worker_is_notified_with_an_empty_payload(
 ) -> None:
     with psycopg.connect(database_url, autocommit=True) as sleeper:
         sleeper.execute("listen rec_events")
-        assert sleeper.execute("select rec.try_sleep(rec.sleep_lock())").fetchone() == ("asleep",)
+        assert sleeper.execute("select rec_internal.try_sleep(rec_internal.sleep_lock())").fetchone() == ("asleep",)
         db.execute("select rec.track('a', 'x')")
         assert [n.payload for n in sleeper.notifies(timeout=2, stop_after=1)] == [""]
-        sleeper.execute("select rec.stop_sleeping(rec.sleep_lock())")
+        sleeper.execute("select rec_internal.stop_sleeping(rec_internal.sleep_lock())")
         db.execute("select rec.track('a', 'x')")
         assert notifications(sleeper) == 0
 
@@ -124,11 +124,11 @@ def test_nobody_falls_asleep_while_a_writer_would_not_notify(
 ) -> None:
     with psycopg.connect(database_url) as writer:
         writer.execute("select rec.track('a', 'x')")
-        assert db.execute("select rec.try_sleep(rec.sleep_lock())").fetchone() == ("busy",)
+        assert db.execute("select rec_internal.try_sleep(rec_internal.sleep_lock())").fetchone() == ("busy",)
         writer.commit()
-        assert db.execute("select rec.try_sleep(rec.sleep_lock())").fetchone() == ("asleep",)
+        assert db.execute("select rec_internal.try_sleep(rec_internal.sleep_lock())").fetchone() == ("asleep",)
         with psycopg.connect(database_url, autocommit=True) as second:
-            assert second.execute("select rec.try_sleep(rec.sleep_lock())").fetchone() == (
+            assert second.execute("select rec_internal.try_sleep(rec_internal.sleep_lock())").fetchone() == (
                 "guarded",
             )
 
@@ -136,12 +136,12 @@ def test_nobody_falls_asleep_while_a_writer_would_not_notify(
 def test_a_resting_worker_is_woken_by_texts_alone(db: Connection, database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as worker:
         worker.execute("listen rec_events")
-        assert worker.execute("select rec.try_sleep(rec.rest_lock())").fetchone() == ("asleep",)
+        assert worker.execute("select rec_internal.try_sleep(rec_internal.rest_lock())").fetchone() == ("asleep",)
         db.execute("select rec.track('a', 'x')")
         assert notifications(worker) == 0
         db.execute("select rec.track('a', p_text => 'a warm coat')")
         assert [n.payload for n in worker.notifies(timeout=2, stop_after=1)] == [""]
-        worker.execute("select rec.stop_sleeping(rec.rest_lock())")
+        worker.execute("select rec_internal.stop_sleeping(rec_internal.rest_lock())")
         db.execute("select rec.track('a', p_text => 'a cold drink')")
         assert notifications(worker) == 0
 
@@ -149,14 +149,14 @@ def test_a_resting_worker_is_woken_by_texts_alone(db: Connection, database_url: 
 def test_nobody_rests_while_a_writer_of_a_text_would_not_notify(
     db: Connection, database_url: str
 ) -> None:
-    rest = "select rec.try_sleep(rec.rest_lock())"
+    rest = "select rec_internal.try_sleep(rec_internal.rest_lock())"
     with psycopg.connect(database_url) as writer:
         writer.execute("select rec.track('a', 'x')")
         assert db.execute(rest).fetchone() == ("asleep",)
-        assert db.execute("select rec.stop_sleeping(rec.rest_lock())").fetchone() == (True,)
+        assert db.execute("select rec_internal.stop_sleeping(rec_internal.rest_lock())").fetchone() == (True,)
         writer.execute("select rec.track('a', p_text => 'a warm coat')")
         assert db.execute(rest).fetchone() == ("busy",)
-        assert db.execute("select rec.try_sleep(rec.rest_lock(), 0.01)").fetchone() == ("busy",)
+        assert db.execute("select rec_internal.try_sleep(rec_internal.rest_lock(), 0.01)").fetchone() == ("busy",)
         assert db.execute("show lock_timeout").fetchone() == ("0",)
         writer.commit()
         assert db.execute(rest).fetchone() == ("asleep",)
@@ -172,7 +172,7 @@ def test_who_waits_to_rest_learns_of_the_commit_and_texts_that_begin_meanwhile_n
     ):
         worker.execute("listen rec_events")
         writer.execute("select rec.track('a', p_text => 'a warm coat')")
-        rest = "select rec.try_sleep(rec.rest_lock(), 60)"
+        rest = "select rec_internal.try_sleep(rec_internal.rest_lock(), 60)"
         resting = thread.submit(lambda: worker.execute(rest).fetchone())
         while not db.execute(
             "select true from pg_locks where pid = %s and not granted", [worker.info.backend_pid]
@@ -194,7 +194,7 @@ def test_an_event_on_an_unknown_item_is_parked_until_the_item_is_there(db: Conne
     add_encoded(db, ["late"])
     assert count(db, "rec.parked") == 0
     assert db.execute("select rec.apply_pending()").fetchone() == (1,)
-    assert count(db, "rec.pending") == 0
+    assert count(db, "rec_internal.pending") == 0
 
 
 def test_an_event_of_a_removed_kind_is_parked_and_can_be_retried(db: Connection) -> None:
@@ -212,7 +212,7 @@ def test_an_event_of_a_removed_kind_is_parked_and_can_be_retried(db: Connection)
 def test_an_event_is_never_parked_without_a_reason(db: Connection) -> None:
     db.execute("select rec.track('a', 'x')")
     db.execute("update rec.settings set max_attempts = 1")
-    db.execute("select rec.park(array[user_id], array[event_id], null) from rec.pending")
+    db.execute("select rec_internal.park(array[user_id], array[event_id], null) from rec_internal.pending")
     assert db.execute("select error from rec.parked").fetchall() == [("no reason given",)]
 
 
@@ -220,7 +220,7 @@ def test_an_event_whose_vector_is_missing_waits(db: Connection) -> None:
     db.execute("insert into rec.items (item_id) values ('x')")
     db.execute("select rec.track('a', 'x')")
     assert db.execute("select rec.apply_pending()").fetchone() == (0,)
-    assert db.execute("select retry_at > now(), error from rec.pending").fetchone() == (True, None)
+    assert db.execute("select retry_at > now(), error from rec_internal.pending").fetchone() == (True, None)
 
 
 def test_two_sessions_never_fold_an_event_twice_nor_wait_for_each_other(
@@ -252,7 +252,7 @@ def test_users_behind_a_long_queue_of_one_who_is_locked_are_folded(
     )
     db.execute("select rec.track('b', 'x')")
     with psycopg.connect(database_url) as other:
-        other.execute("select pg_advisory_xact_lock(rec.user_lock('crowd'))")
+        other.execute("select pg_advisory_xact_lock(rec_internal.user_lock('crowd'))")
         assert db.execute("select rec.apply_pending(1)").fetchone() == (1,)
         assert db.execute("select rec.apply_pending(1)").fetchone() == (0,)
     assert db.execute("select rec.apply_pending(1)").fetchone() == (12000,)
@@ -285,7 +285,7 @@ def test_sessions_that_fold_at_once_share_the_users_and_leave_no_rest_of_one(
         " select 'u' || n % 6, 'x' from generate_series(1, 60) n"
     )
     call = "select rec.apply_pending(20)"
-    left = "select count(*) from rec.pending group by user_id"
+    left = "select count(*) from rec_internal.pending group by user_id"
     with psycopg.connect(database_url) as first, psycopg.connect(database_url) as second:
         assert first.execute(call).fetchone() == second.execute(call).fetchone() == (20,)
         first.commit()
@@ -329,7 +329,7 @@ def test_folding_undoing_rebuilding_and_forgetting_at_once_never_deadlock(
     )
     statements = [
         *(track, track, "select rec.apply_pending(10)", "select rec.apply_pending(10)"),
-        *("select rec.merge_deltas()", "select rec.rebuild_user('a')", "select rec.hasten()"),
+        *("select rec.merge_deltas()", "select rec.rebuild_user('a')", "select rec_internal.retry_waiting()"),
         "select rec.undo_event('a', max(event_id)) from rec.events where user_id = 'a'",
         "select rec.forget_user('b')",
     ]
@@ -341,10 +341,10 @@ def test_folding_undoing_rebuilding_and_forgetting_at_once_never_deadlock(
     assert errors == []
     while db.execute("select rec.apply_pending()").fetchone() != (0,):
         pass
-    assert count(db, "rec.pending") == 0
+    assert count(db, "rec_internal.pending") == 0
     apart = db.execute(
         "select max(abs(u.mass - r.mass) / greatest(r.mass, 1e-6)) from rec.user_interests u,"
-        " lateral rec.replay(u.user_id) r where r.horizon = u.horizon"
+        " lateral rec_internal.replay(u.user_id) r where r.horizon = u.horizon"
     ).fetchone()
     assert apart
     assert (apart[0] or 0) < 1e-4
@@ -375,11 +375,11 @@ def test_a_large_backlog_of_one_user_is_folded_and_what_names_no_item_is_parked(
     )
     db.execute(insert, [10, 10_000])
     assert db.execute("select rec.apply_pending()").fetchone() == (5000,)
-    parked = "select count(*) from rec.pending where retry_at = 'infinity'"
+    parked = "select count(*) from rec_internal.pending where retry_at = 'infinity'"
     assert db.execute(parked).fetchone() == (5000,)
     db.execute(insert, [15, 1000])
     assert db.execute("select rec.apply_pending()").fetchone() == (500,)
-    told = "select sum(amount), sum(step * cardinality(from_items)) from rec.{}"
+    told = "select sum(amount), sum(step * cardinality(from_items)) from rec_internal.{}"
     deltas = db.execute(told.format("item_deltas")).fetchone()
     anew = "steps_of('solo') s cross join lateral (select 1 as step) o"
     assert deltas == db.execute(told.format(anew)).fetchone()
@@ -400,13 +400,13 @@ def test_an_event_that_the_application_deletes_leaves_the_queue(db: Connection) 
     db.execute("select rec.track('a', 'x'), rec.track('b', 'x')")
     db.execute("delete from rec.events where user_id = 'a'")
     assert db.execute("select rec.apply_pending()").fetchone() == (1,)
-    assert count(db, "rec.pending") == 0
+    assert count(db, "rec_internal.pending") == 0
 
 
 def test_vectors_of_another_encoder_are_refused(db: Connection) -> None:
     add_encoded(db, ["x"])
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="another encoder"):
-        db.execute("select rec.store_texts(%s, '{}', '{}')", ["b" * 64])
+        db.execute("select rec_internal.store_texts(%s, '{}', '{}')", ["b" * 64])
 
 
 def test_a_changed_item_waits_for_its_new_vector_and_an_unchanged_one_does_not(
@@ -415,17 +415,17 @@ def test_a_changed_item_waits_for_its_new_vector_and_an_unchanged_one_does_not(
     add_encoded(db, ["x", "y"])
     db.execute("update rec.items set title = 'new' where item_id = 'x'")
     db.execute("update rec.items set available = false where item_id = 'y'")
-    assert db.execute("select item_id from rec.claim_items(10)").fetchall() == [("x",)]
+    assert db.execute("select item_id from rec_internal.claim_items(10)").fetchall() == [("x",)]
 
 
 def add_encoded(db: Connection, items: Sequence[str]) -> None:
     """Insert items and store a vector for each, as a worker does."""
     fingerprint = "a" * 64
-    db.execute("select rec.register_encoder(%s, 'test', '{}', 384)", [fingerprint])
+    db.execute("select rec_internal.register_encoder(%s, 'test', '{}', 384)", [fingerprint])
     for item in items:
         db.execute("insert into rec.items (item_id) values (%s)", [item])
         db.execute(
-            "select rec.store_items(%s, array[item_id], array[content_hash],"
+            "select rec_internal.store_items(%s, array[item_id], array[content_hash],"
             " array[array_fill(1, array[384])::halfvec]) from rec.items where item_id = %s",
             [fingerprint, item],
         )

@@ -52,7 +52,7 @@ def shop(filled: Connection) -> Iterator[Connection]:
 
 
 def explore(db: Connection, share: float) -> None:
-    db.execute("update rec.settings set exploration = %s", [share])
+    db.execute("update rec.rankers set exploration = %s", [share])
 
 
 def paths(db: Connection, k: int = 10, options: str = "", user: str = "ann") -> list[list[str]]:
@@ -73,9 +73,9 @@ def explored(listed: list[list[str]]) -> list[int]:
 
 
 def places(db: Connection, count: int, k: int, share: float, seed: int | None = 0) -> list[int]:
-    """The list that rec.explore makes of items 1 to `count`, all without exposures."""
+    """The list that rec_internal.explore makes of items 1 to `count`, all without exposures."""
     rows = db.execute(
-        "select place from rec.explore((select array_agg(n::text order by n)"
+        "select place from rec_internal.explore((select array_agg(n::text order by n)"
         " from generate_series(1, %(count)s) n), array_fill(0::float8, array[%(count)s]),"
         " %(k)s, %(share)s, 'ann', %(seed)s) order by rank",
         {"count": count, "k": k, "share": share, "seed": seed},
@@ -115,7 +115,7 @@ def test_the_share_of_the_list_is_drawn_in_evenly_spread_places(
 
 
 def test_what_is_not_drawn_keeps_its_order(shop: Connection) -> None:
-    shop.execute("update rec.settings set candidates = %s", [ITEMS])
+    shop.execute("update rec.rankers set candidates = %s", [ITEMS])
     plain = items(shop)
     explore(shop, 0.3)
     assert [item for item, path in paths(shop) if path != "explore"] == plain[:7]
@@ -138,7 +138,7 @@ def test_items_with_fewer_exposures_are_drawn_more_often(shop: Connection) -> No
     """Of masses 0 and 3 the weights are 1 and 1/4, so four draws in five take the first."""
     row = shop.execute(
         "select count(*) filter (where e.place = 1) from generate_series(1, 4000) seed"
-        " cross join lateral rec.explore('{a,b}', '{0,3}', 1, 1, 'ann', seed) e"
+        " cross join lateral rec_internal.explore('{a,b}', '{0,3}', 1, 1, 'ann', seed) e"
     ).fetchone()
     assert row
     assert row[0] / 4000 == pytest.approx(0.8, abs=0.02)
@@ -185,7 +185,7 @@ def test_domain_filter_and_availability_hold_for_what_is_drawn(shop: Connection)
 
 
 def test_a_new_item_without_any_event_or_vector_can_be_drawn(shop: Connection) -> None:
-    shop.execute("update rec.settings set candidates = 2")
+    shop.execute("update rec.rankers set candidates = 2")
     shop.execute(
         "insert into rec.items (item_id, created_at) values ('bare', now() + interval '1 s')"
     )

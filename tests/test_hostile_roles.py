@@ -21,15 +21,15 @@ UNQUOTED: Final = re.compile(r"%(?:\d\$)?s")
 # Functions whose dynamic statements take more than identifiers: the statements come from the
 # system's own catalogue, through regclass and pg_get_...def, and never from an argument.
 FROM_CATALOGUE: Final = {
-    "rec.make_next_vectors",
-    "rec.index_next_vectors",
-    "rec.lock_vectors",
-    "rec.copy_privileges",
-    "rec.take_place",
-    "rec.drop_previous",
-    "rec.swap_vectors",
-    "rec.drop_partition",
-    "rec.forget_statistics",
+    "rec_internal.make_next_vectors",
+    "rec_internal.index_next_vectors",
+    "rec_internal.lock_vectors",
+    "rec_internal.copy_privileges",
+    "rec_internal.take_place",
+    "rec_internal.drop_previous",
+    "rec_internal.swap_vectors",
+    "rec_internal.drop_partition",
+    "rec_internal.forget_statistics",
 }
 INJECTIONS: Final = [
     "'; drop table rec.items; --",
@@ -38,7 +38,7 @@ INJECTIONS: Final = [
     "$$; drop table rec.items; $$",
     "%s %I %L %1$s",
     "\\'; drop table rec.items; --",
-    "' || (select fingerprint from rec.encoders) || '",
+    "' || (select fingerprint from rec_internal.encoders) || '",
 ]
 
 
@@ -142,7 +142,7 @@ def test_what_stands_in_a_schema_of_ones_own_or_in_pg_temp_changes_nothing(
     assert hostile.execute("select count(*) from items").fetchone() == (0,)
     assert facts(hostile) == before
     hostile.execute("insert into rec.events (user_id, text) values ('ann', 'x')")
-    assert hostile.execute("select count(*) from rec.pending").fetchone() == (2,)
+    assert hostile.execute("select count(*) from rec_internal.pending").fetchone() == (2,)
     row = hostile.execute("select text_hash = sha256('x') from rec.events where text = 'x'")
     assert row.fetchone() == (True,)
     assert hostile.execute("select rec.forget_user('ann')").fetchone() == (2,)
@@ -168,7 +168,7 @@ def test_operators_and_tables_in_the_schema_of_pgvector_change_nothing(
     assert facts(hostile) == before
     assert facts(shop) == before
     hostile.execute("select rec.track('ann', p_text => 'x')")
-    assert hostile.execute("select count(*) from rec.pending").fetchone() == (2,)
+    assert hostile.execute("select count(*) from rec_internal.pending").fetchone() == (2,)
     shop.execute("revoke create on schema public from public")
 
 
@@ -196,7 +196,7 @@ def test_every_function_pins_its_search_path_and_looks_into_pg_temp_last(db: Con
     loose = db.execute(
         "select p.oid::regprocedure::text, c.setting from pg_proc p"
         " left join lateral unnest(p.proconfig) c (setting) on c.setting like 'search_path=%'"
-        " where p.pronamespace = 'rec'::regnamespace and p.prosqlbody is null"
+        " where p.pronamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace) and p.prosqlbody is null"
         " and coalesce(c.setting !~ '^search_path=rec, (\\S+, )?pg_temp$', true)"
     ).fetchall()
     assert loose == []
@@ -207,27 +207,27 @@ def test_every_function_with_the_owners_rights_is_known_and_looks_nowhere_but_in
 ) -> None:
     rows = db.execute(
         "select p.oid::regproc::text, %s = any(p.proconfig) from pg_proc p"
-        " where p.pronamespace = 'rec'::regnamespace and p.prosecdef order by 1",
+        " where p.pronamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace) and p.prosecdef order by 1",
         [CLOSED],
     ).fetchall()
     assert rows == [
-        ("rec.admit", True),
-        ("rec.admit_some", True),
+        ("rec_internal.admit", True),
+        ("rec_internal.admit_some", True),
         ("rec.apply_retention", True),
-        ("rec.enqueue", True),
-        ("rec.forget_statistics", True),
-        ("rec.forget_visible", True),
-        ("rec.keep_unread", True),
+        ("rec_internal.enqueue", True),
+        ("rec_internal.forget_statistics", True),
+        ("rec_internal.forget_visible", True),
+        ("rec_internal.keep_unread", True),
         ("rec.make_partitions", True),
-        ("rec.undo_visible", True),
-        ("rec.unqueue", True),
+        ("rec_internal.undo_visible", True),
+        ("rec_internal.unqueue", True),
     ]
 
 
 def test_every_view_is_read_with_the_rights_of_the_caller(db: Connection) -> None:
     open_ones = db.execute(
         "select c.oid::regclass::text from pg_class c"
-        " where c.relnamespace = 'rec'::regnamespace and c.relkind in ('v', 'm')"
+        " where c.relnamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace) and c.relkind in ('v', 'm')"
         " and not coalesce('security_invoker=true' = any(c.reloptions), false)"
     ).fetchall()
     assert {name for (name,) in open_ones} == {"rec.daily_counts", "rec.item_counts"}, (
@@ -238,7 +238,7 @@ def test_every_view_is_read_with_the_rights_of_the_caller(db: Connection) -> Non
 def test_no_function_builds_a_statement_from_what_is_not_quoted(db: Connection) -> None:
     sources = db.execute(
         "select p.oid::regproc::text, p.prosrc from pg_proc p"
-        " where p.pronamespace = 'rec'::regnamespace and p.prosrc ~* '\\mexecute\\M'"
+        " where p.pronamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace) and p.prosrc ~* '\\mexecute\\M'"
     ).fetchall()
     assert {name for name, _ in sources} > FROM_CATALOGUE
     for name, source in sources:
@@ -266,10 +266,10 @@ def test_what_is_written_into_arguments_is_never_run(
     ):
         hostile.execute(call.encode(), {"t": text})
     for call in (
-        "select * from rec.policies(%(t)s)",
-        "select rec.take_place(%(t)s)",
-        "select rec.drop_previous(%(t)s)",
-        "select rec.copy_privileges(%(t)s, %(t)s)",
+        "select * from rec_internal.policies(%(t)s)",
+        "select rec_internal.take_place(%(t)s)",
+        "select rec_internal.drop_previous(%(t)s)",
+        "select rec_internal.copy_privileges(%(t)s, %(t)s)",
     ):
         with pytest.raises(psycopg.Error):
             shop.execute(call.encode(), {"t": text})

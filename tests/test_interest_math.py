@@ -158,8 +158,8 @@ def db(tiny: Connection) -> Connection:
 
 def forget(db: Connection) -> None:
     db.execute(
-        "truncate rec.events, rec.pending, rec.user_interests, rec.item_deltas,"
-        " rec.popularity, rec.item_transitions"
+        "truncate rec.events, rec_internal.pending, rec.user_interests, rec_internal.item_deltas,"
+        " rec_internal.popularity, rec_internal.item_transitions"
     )
 
 
@@ -186,7 +186,7 @@ def test_the_stored_state_equals_a_replay_of_the_log(
     forget(db)
     insert(db, events)
     fold(db)
-    assert_same(sums(db, "rec.replay('u')"), stored(db))
+    assert_same(sums(db, "rec_internal.replay('u')"), stored(db))
     db.execute("select rec.rebuild_user('u')")
     assert_same(stored(db), oracle(events))
 
@@ -280,7 +280,7 @@ def test_the_share_of_closest_goes_to_the_latest_of_the_closest_events(db: Conne
     shares = "select occurred_at, share from rec.explain('u', 'i2') order by occurred_at"
     with db.transaction(force_rollback=True):
         db.execute(
-            "update rec.settings set content_weight = 0, latest_weight = 0, closest_weight = 0.25"
+            "update rec.rankers set content_weight = 0, latest_weight = 0, closest_weight = 0.25"
         )
         rows = db.execute(shares).fetchall()
     assert [row[1] for row in rows] == pytest.approx([0, 0.25, 0], abs=TOLERANCE)
@@ -341,8 +341,8 @@ def test_popularity_and_transitions_do_not_depend_on_order_or_batching(
 def counts(db: Connection) -> dict[tuple[str, str], float]:
     """Stored masses by (from_item, to_item); those of popularity are under ('', item)."""
     rows = db.execute(
-        "select '', item_id, log_mass from rec.popularity"
-        " union all select from_item, to_item, log_mass from rec.item_transitions"
+        "select '', item_id, log_mass from rec_internal.popularity"
+        " union all select from_item, to_item, log_mass from rec_internal.item_transitions"
     )
     return {(row[0], row[1]): row[2] for row in rows}
 
@@ -408,7 +408,7 @@ def test_a_sum_can_be_scaled_for_ever(db: Connection) -> None:
     row = db.execute(
         "with recursive step (n, v) as ("
         " select 0, '[1,1e-7,0,0]'::vector"
-        " union all select n + 1, rec.decayed(v, 0.001) + '[0,0,1,0]'::vector"
+        " union all select n + 1, rec_internal.decayed_sum(v, 0.001) + '[0,0,1,0]'::vector"
         " from step where n < 500)"
         " select v from step order by n desc limit 1"
     ).fetchone()
@@ -424,7 +424,7 @@ def test_events_of_any_age_fold(db: Connection) -> None:
             [moment],
         )
     assert fold(db) == 5
-    assert_same(sums(db, "rec.replay('u')"), stored(db))
+    assert_same(sums(db, "rec_internal.replay('u')"), stored(db))
     assert stored(db)["long"][1] == pytest.approx(2, abs=1e-3)  # now, and the future counts as now
 
 

@@ -78,7 +78,7 @@ def test_a_worker_is_handed_as_much_of_an_item_as_counts_and_no_more(
 ) -> None:
     title, body = "A 长 title. " * 2000, " \n" * 700 + "A body. " * 10**5
     db.execute("insert into rec.items (item_id, title, body) values ('a', %s, %s)", [title, body])
-    row = db.execute("select title, body from rec.claim_items(1)").fetchone()
+    row = db.execute("select title, body from rec_internal.claim_items(1)").fetchone()
     assert row
     claimed_title, claimed_body = row
     claimed = item_text(claimed_title, claimed_body, None, None)

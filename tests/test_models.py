@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, configure_mappers, selectinload
 
 from rec_pkg.models import (
     Base,
+    DeploymentSettings,
     Event,
     EventVector,
     Horizon,
@@ -19,7 +20,7 @@ from rec_pkg.models import (
     Parked,
     Pending,
     Popularity,
-    RankerSettings,
+    Ranker,
     Text,
     UserInterest,
 )
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     Db = psycopg.Connection[tuple[Any, ...]]
 
 DIMS = 384
-VIEWS = {"rec.status", "rec.erasure_status", "rec.parked", "rec.event_vectors"}
+VIEWS = {"rec.status", "rec.erasure_status", "rec.parked", "rec_internal.event_vectors"}
 UNIT = [1.0] + [0.0] * (DIMS - 1)
 
 
@@ -87,7 +88,7 @@ def test_a_view_has_the_columns_and_types_of_its_model(name: str, engine: sa.Eng
 def test_every_table_has_a_model(engine: sa.Engine) -> None:
     tables = {f"rec.{name}" for name in sa.inspect(engine).get_table_names("rec")}
     partitions = {name for name in tables if name.startswith("rec.events_")}
-    assert tables - partitions - {"rec.alembic_version"} == set(Base.metadata.tables) - VIEWS
+    assert tables - partitions - {"rec_internal.alembic_version"} == set(Base.metadata.tables) - VIEWS
 
 
 def test_every_column_with_a_default_of_the_database_may_be_left_out(engine: sa.Engine) -> None:
@@ -230,13 +231,14 @@ def test_infinite_times_of_the_queue_can_be_compared_as_they_are(session: Sessio
 
 
 def test_the_settings_and_the_horizons_can_be_changed(session: Session) -> None:
-    settings = session.scalars(sa.select(RankerSettings)).one()
-    settings.diversity = 0.5
+    settings = session.scalars(sa.select(DeploymentSettings)).one()
+    ranker = session.get_one(Ranker, "default")
+    ranker.diversity = 0.5
     settings.popularity_half_life = timedelta(days=1)
     session.get_one(Horizon, "short").half_life = timedelta(minutes=30)
     session.commit()
-    assert (settings.diversity, settings.popularity_half_life) == (0.5, timedelta(days=1))
-    settings.diversity = 2
+    assert (ranker.diversity, settings.popularity_half_life) == (0.5, timedelta(days=1))
+    ranker.diversity = 2
     with pytest.raises(sa.exc.IntegrityError, match="diversity"):
         session.flush()
 

@@ -39,10 +39,10 @@ def full(new_database: Callable[[], AbstractContextManager[str]]) -> Iterator[Co
         db.execute("select rec.apply_users('{ann,bob}')")
         db.execute("select rec.track('bob', 'i9')")
         db.execute(
-            "insert into rec.item_transitions select 'i' || n % 50, 'i' || n, random()"
+            "insert into rec_internal.item_transitions select 'i' || n % 50, 'i' || n, random()"
             " from generate_series(0, 2999) n"
         )
-        db.execute("insert into rec.popularity select item_id, random() from rec.items")
+        db.execute("insert into rec_internal.popularity select item_id, random() from rec.items")
         db.execute("vacuum analyze")
         yield db
 
@@ -119,7 +119,7 @@ def test_a_list_looks_its_items_up_and_reads_the_transitions_once(full: Connecti
     plans = nested_plans(full, LIST)
     for table in ("item_vectors", "item_transitions"):
         assert not any(f"Seq Scan on {table}" in plan for plan in plans), table
-    assert sum("from rec.item_transitions x" in plan for plan in plans) == 1
+    assert sum("from rec_internal.item_transitions x" in plan for plan in plans) == 1
     assert not any("Gather" in plan for plan in plans)
 
 
@@ -135,7 +135,7 @@ def test_a_list_reads_no_large_table_from_end_to_end(full: Connection) -> None:
 def test_nor_a_small_one_again_and_again(db: Connection) -> None:
     """One plan serves all filters; of them the planner thinks that they leave next to nothing."""
     add_items(db, 1500)
-    db.execute("insert into rec.popularity select item_id, random() from rec.items")
+    db.execute("insert into rec_internal.popularity select item_id, random() from rec.items")
     db.execute("select rec.track('ann', 'i' || n) from generate_series(1, 5) n")
     db.execute("vacuum analyze")
     plans = nested_plans(db, LIST)
@@ -154,12 +154,12 @@ def test_the_stored_and_the_pending_interest_are_found_by_their_keys(full: Conne
         assert re.search(rf"(using|on) {key} .*\n +Index Cond: \(+user_id = ", sums[0]), sums[0]
 
 
-@pytest.mark.parametrize("query", ["select rec.retry()", "select rec.claim_texts(10)"])
+@pytest.mark.parametrize("query", ["select rec.retry()", "select rec_internal.claim_texts(10)"])
 def test_what_is_parked_and_texts_are_found_among_all_that_waits(
     full: Connection, query: str
 ) -> None:
     """By one index, for each costs every INSERT into rec.events."""
-    queue = [plan for plan in nested_plans(full, query) if "from rec.pending p" in plan]
+    queue = [plan for plan in nested_plans(full, query) if "from rec_internal.pending p" in plan]
     assert "using pending_texts_and_parked" in queue[0]
 
 
@@ -167,14 +167,14 @@ def test_what_is_parked_and_texts_are_found_among_all_that_waits(
 def test_the_latest_events_come_from_the_index_of_the_user(full: Connection, function: str) -> None:
     """In their order, so that reading stops as soon as there are enough."""
     plans = nested_plans(full, f"select * from rec.{function}('user 1')")
-    latest = [plan for plan in plans if "from rec.event_vectors v" in plan]
+    latest = [plan for plan in plans if "from rec_internal.event_vectors v" in plan]
     assert len(latest) == 1
     assert re.search(r"Index Scan Backward using events_\d+_\d+_pkey", latest[0]), latest[0]
 
 
 def test_what_people_went_on_to_comes_from_the_index_in_its_order(full: Connection) -> None:
     plans = nested_plans(full, LIST)
-    steps = [plan for plan in plans if "from rec.item_transitions x" in plan]
+    steps = [plan for plan in plans if "from rec_internal.item_transitions x" in plan]
     assert len(steps) == 1
     assert "using item_transitions_strongest" in steps[0]
 
@@ -206,7 +206,7 @@ def test_directions_that_are_all_but_equal_are_searched_once(full: Connection) -
 def test_more_rows_are_compared_for_more_interests(full: Connection) -> None:
     call = "select * from rec.recommend('{}', p_filter => '{{\"rare\": true}}')"
     with full.transaction(force_rollback=True):
-        full.execute("update rec.settings set exact_limit = 20, candidates = 10")  # of 30
+        full.execute("update rec.rankers set exact_limit = 20, candidates = 10")  # of 30
         compared = {
             user: any("with matching" in plan for plan in nested_plans(full, call.format(user)))
             for user in ("ann", "bob")
@@ -253,7 +253,7 @@ def test_a_term_without_weight_is_not_computed(full: Connection) -> None:
 
 def test_the_newest_items_to_explore_come_from_the_index(full: Connection) -> None:
     with full.transaction(force_rollback=True):
-        full.execute("update rec.settings set exploration = 0.2")
+        full.execute("update rec.rankers set exploration = 0.2")
         plans = nested_plans(full, LIST)
     newest = [plan for plan in plans if "order by i.created_at desc" in plan]
     assert newest
@@ -270,7 +270,7 @@ def test_the_events_of_the_claimed_rows_are_found_by_the_key(full: Connection) -
     with full.transaction(force_rollback=True):
         full.execute("select rec.track('ann', 'i' || n) from generate_series(6, 9) n")
         plans = nested_plans(full, "select rec.apply_users('{ann}')")
-    looks = [plan for plan in plans if "rec.event_weight(k.weight" in plan]
+    looks = [plan for plan in plans if "rec_internal.event_weight(k.weight" in plan]
     assert len(looks) == 1
     assert re.search(r"Index Scan using events_\d+_\d+_pkey", looks[0])
     assert re.search(r"ANY \(event_id = \(hashed SubPlan", looks[0])
@@ -305,7 +305,7 @@ def test_the_events_that_wait_are_told_apart_by_a_hash(full: Connection) -> None
     with full.transaction(force_rollback=True):
         full.execute("select rec.track('ann', 'i' || n) from generate_series(6, 9) n")
         plans = nested_plans(full, "select rec.apply_users('{ann}')")
-    deltas = [plan for plan in plans if "insert into rec.item_deltas" in plan]
+    deltas = [plan for plan in plans if "insert into rec_internal.item_deltas" in plan]
     assert len(deltas) == 1
     filters = re.findall(r"Filter: .*event_id.*", deltas[0])
     assert filters

@@ -47,7 +47,7 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 def events(db: Connection) -> dict[str, int]:
     rows = db.execute("select user_id, count(*) from rec.events group by 1").fetchall()
-    queued = db.execute("select user_id, count(*) from rec.pending group by 1").fetchall()
+    queued = db.execute("select user_id, count(*) from rec_internal.pending group by 1").fetchall()
     assert sorted(rows) == sorted(queued)
     return dict(rows)
 
@@ -79,7 +79,7 @@ def test_a_log_whose_texts_were_dropped_is_copied_with_their_hashes(paused: Conn
 
 def test_nothing_is_looked_up_while_nobody_was_ever_paused(db: Connection) -> None:
     """What the trigger costs is paid from the first pause on."""
-    looked = "select pg_sequence_last_value('rec.admits_all') is null"
+    looked = "select pg_sequence_last_value('rec_internal.admits_all') is null"
     db.execute("select rec.track('ann', 'a'), rec.undo_event('ann', 1)")
     assert db.execute(looked).fetchone() == (False,)
     db.execute("select rec.pause_user('ann')")
@@ -93,10 +93,10 @@ def test_a_pause_counts_in_sessions_that_were_there_before(
     with psycopg.connect(database_url, autocommit=True) as other:
         other.execute("insert into rec.events (user_id, item_id) values ('ann', 'a')")
         if road == "copy":
-            with db.cursor().copy("copy rec.paused_users (user_id) from stdin") as copy:
+            with db.cursor().copy("copy rec_internal.paused_users (user_id) from stdin") as copy:
                 copy.write_row(("ann",))
         elif road == "insert":
-            db.execute("insert into rec.paused_users (user_id) values ('ann')")
+            db.execute("insert into rec_internal.paused_users (user_id) values ('ann')")
         else:
             db.execute("select rec.pause_user('ann')")
         other.execute("insert into rec.events (user_id, item_id) values ('ann', 'b'), ('bob', 'b')")
@@ -109,12 +109,12 @@ def test_a_pause_outlives_a_migration_and_counts_for_whom_the_sequence_is_closed
     db.execute("select rec.pause_user('ann')")
     migrate(engine)
     db.execute("insert into rec.events (user_id, item_id) values ('ann', 'b'), ('bob', 'b')")
-    db.execute("delete from rec.paused_users")
+    db.execute("delete from rec_internal.paused_users")
     migrate(engine)
-    db.execute("select setval('rec.admits_all', 1, true)")
-    db.execute("alter table rec.paused_users disable trigger admit_some")
+    db.execute("select setval('rec_internal.admits_all', 1, true)")
+    db.execute("alter table rec_internal.paused_users disable trigger admit_some")
     db.execute("select rec.pause_user('ann')")
-    db.execute("revoke all on sequence rec.admits_all from public")
+    db.execute("revoke all on sequence rec_internal.admits_all from public")
     role = f"writer_{db.info.dbname}"
     db.execute(f"create role {role}")
     try:
@@ -198,4 +198,4 @@ def test_a_resumed_user_is_followed_again(paused: Connection, engine: Engine) ->
 
 def test_forgetting_a_user_forgets_the_pause(paused: Connection) -> None:
     paused.execute("select rec.forget_user('ann')")
-    assert paused.execute("select * from rec.paused_users").fetchall() == []
+    assert paused.execute("select * from rec_internal.paused_users").fetchall() == []

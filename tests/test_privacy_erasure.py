@@ -90,7 +90,7 @@ def open_town(
             db = stack.enter_context(psycopg.connect(url, autocommit=True))
             register_vector(db)
             db.execute(
-                "update rec.settings set together_weight = 0.7, newness_weight = 0.3,"
+                "update rec.rankers set together_weight = 0.7, newness_weight = 0.3,"
                 " repeat_weight = 0.1"
             )
             add_items(db)
@@ -113,7 +113,7 @@ def add_items(db: Connection) -> None:
 def log(db: Connection, entries: Sequence[Entry], *, fold: bool = True) -> None:
     with db.cursor() as cursor:
         cursor.executemany(
-            "insert into rec.texts values (rec.content_hash(%s), %s) on conflict do nothing",
+            "insert into rec_internal.texts values (rec_internal.content_hash(%s), %s) on conflict do nothing",
             [(entry.text, unit(entry.text)) for entry in entries if entry.text],
         )
         cursor.executemany(
@@ -140,15 +140,15 @@ def served(db: Connection) -> dict[str, Any]:
             [user, NOW],
         ):
             rows[f"list of {user}, {row[1]}"] = np.array([row[0], *row[2:]], float)
-    for item, *masses in db.execute("select * from rec.popularity"):
+    for item, *masses in db.execute("select * from rec_internal.popularity"):
         rows[f"popularity of {item}"] = np.array(masses, float)
-    for first, second, mass in db.execute("select * from rec.item_transitions"):
+    for first, second, mass in db.execute("select * from rec_internal.item_transitions"):
         rows[f"{first} -> {second}"] = mass
     for user, horizon, interest, mass, as_of in db.execute(
         "select * from rec.user_interests where user_id <> %s", [VICTIM]
     ):
         rows[f"{horizon} of {user}"] = np.append(interest.to_numpy(), [mass, as_of.timestamp()])
-    for (text,) in db.execute("select encode(text_hash, 'hex') from rec.texts"):
+    for (text,) in db.execute("select encode(text_hash, 'hex') from rec_internal.texts"):
         rows[f"text {text}"] = 1.0
     return rows
 
@@ -165,7 +165,7 @@ def traces(db: Connection) -> set[str]:
     tables = [
         row[0]
         for row in db.execute(
-            "select c.relname from pg_class c where c.relnamespace = 'rec'::regnamespace"
+            "select c.relname from pg_class c where c.relnamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace)"
             " and c.relkind in ('r', 'p', 'm')"
         )
     ]
@@ -177,7 +177,7 @@ def traces(db: Connection) -> set[str]:
     return found | {
         f"statistics of {table}.{column}"
         for table, column in db.execute(
-            "select tablename, attname from pg_stats where schemaname = 'rec'"
+            "select tablename, attname from pg_stats where schemaname in ('rec', 'rec_internal')"
             " and concat(most_common_vals, histogram_bounds, most_common_elems) ~ %s",
             ["|".join(signs)],
         )
@@ -243,7 +243,7 @@ def live_fully(db: Connection) -> None:
     db.execute("select rec.apply_pending()")  # counts that wait to be merged
     log(db, late[1:], fold=False)
     db.execute(
-        "insert into rec.interest_bases select * from rec.user_interests where user_id = %s",
+        "insert into rec_internal.interest_bases select * from rec.user_interests where user_id = %s",
         [VICTIM],
     )
     db.execute("select rec.pause_user(%s)", [VICTIM])
@@ -311,7 +311,7 @@ def test_the_index_entries_of_one_event_in_a_large_log_are_cleared_too(
         " select 'user ' || n, 'item 01', %s from generate_series(1, 12000) n",
         [NOW],
     )
-    town.execute("truncate rec.pending")
+    town.execute("truncate rec_internal.pending")
     log(town, [Entry(VICTIM, NOW, ITEMS[0])], fold=False)
     town.execute("select rec.forget_user(%s)", [VICTIM])
     assert "rec.events_default_pkey" in in_pages(town)
@@ -376,7 +376,7 @@ def test_a_role_that_may_not_vacuum_is_told_so(open_town: Callable[[], Connectio
         town.execute(f"grant pg_read_all_stats to {role}")
         town.execute(f"set role {role}")
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="may not vacuum"):
-            town.execute("select * from rec.begin_vacuum()")
+            town.execute("select * from rec_internal.begin_vacuum()")
     finally:
         town.execute("reset role")
         town.execute(f"drop owned by {role}")
@@ -403,7 +403,7 @@ def test_a_client_clears_erasures_but_not_within_a_transaction(
 def test_the_record_of_an_erasure_names_nobody(open_town: Callable[[], Connection]) -> None:
     town = open_town()
     town.execute("select rec.forget_user(%s)", [VICTIM])
-    columns = town.execute("select * from rec.erasures").description
+    columns = town.execute("select * from rec_internal.erasures").description
     assert columns
     assert [column.name for column in columns] == ["erasure_id", "erased_at", "cleared_at"]
 
@@ -434,10 +434,10 @@ def test_an_undone_event_that_was_not_folded_leaves_nothing(
         log(db, [*CROWD, *HIS[:20]])
     log(town, HIS[20:21], fold=False)
     town.execute(
-        "select rec.undo_event(user_id, event_id) from rec.pending where user_id = %s", [VICTIM]
+        "select rec.undo_event(user_id, event_id) from rec_internal.pending where user_id = %s", [VICTIM]
     )
     assert_same(served(town) | own(town), served(never) | own(never))
-    assert town.execute("select count(*) from rec.pending").fetchone() == (0,)
+    assert town.execute("select count(*) from rec_internal.pending").fetchone() == (0,)
 
 
 def own(db: Connection) -> dict[str, Any]:

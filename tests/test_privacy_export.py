@@ -32,13 +32,13 @@ def lived(db: Connection) -> Connection:
             [item, HalfVector(random.normal(size=384))],
         )
     db.execute(
-        "insert into rec.texts values (rec.content_hash('wide jeans'), %s)",
+        "insert into rec_internal.texts values (rec_internal.content_hash('wide jeans'), %s)",
         [HalfVector(random.normal(size=384))],
     )
     track(db, "novel", kind="rating", value=1.5)
     db.execute("select rec.apply_pending()")
     db.execute(
-        "insert into rec.interest_bases select user_id, horizon, interest, mass, as_of"
+        "insert into rec_internal.interest_bases select user_id, horizon, interest, mass, as_of"
         " from rec.user_interests"
     )
     db.execute("delete from rec.user_interests where horizon = 'short'")
@@ -89,7 +89,7 @@ def leaves(value: object) -> Iterator[object]:
 def user_owned(db: Connection) -> list[str]:
     rows = db.execute(
         "select c.relname from pg_class c join pg_attribute a on a.attrelid = c.oid"
-        " where c.relnamespace = 'rec'::regnamespace and c.relkind in ('r', 'p')"
+        " where c.relnamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace) and c.relkind in ('r', 'p')"
         " and not c.relispartition and a.attname = 'user_id'"
     )
     return sorted(row[0] for row in rows)
@@ -113,7 +113,7 @@ def test_every_value_that_a_table_holds_of_a_user_is_in_the_export(lived: Connec
                 values = value if isinstance(value, list) else [value]
                 assert told.issuperset(values), f"{table}.{column}"
     texts = lived.execute(
-        "select to_jsonb(t) from rec.texts t where text_hash = rec.content_hash('wide jeans')"
+        "select to_jsonb(t) from rec_internal.texts t where text_hash = rec_internal.content_hash('wide jeans')"
     ).fetchone()
     assert texts
     assert set(texts[0].values()) <= told

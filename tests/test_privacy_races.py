@@ -37,7 +37,7 @@ def waits_for_a_lock(db: Connection) -> bool:
 def test_an_event_is_not_folded_by_a_vector_that_an_erasure_takes_along(
     db: Connection, database_url: str
 ) -> None:
-    db.execute(f"insert into rec.texts values (rec.content_hash('red boots'), {ONES})")
+    db.execute(f"insert into rec_internal.texts values (rec_internal.content_hash('red boots'), {ONES})")
     db.execute("select rec.track('ann', p_text => 'red boots', p_kind => 'search')")
     with psycopg.connect(database_url) as erasing:
         erasing.execute("select rec.forget_user('ann')")
@@ -45,8 +45,8 @@ def test_an_event_is_not_folded_by_a_vector_that_an_erasure_takes_along(
         db.execute("select rec.track('bob', 'i1')")
         assert fold(db) == 1
     assert fold(db) == 0
-    db.execute("select rec.hasten()")
-    waiting = db.execute("select text from rec.claim_texts(10)").fetchall()
+    db.execute("select rec_internal.retry_waiting()")
+    waiting = db.execute("select text from rec_internal.claim_texts(10)").fetchall()
     assert waiting == [("red boots",)]
 
 
@@ -65,7 +65,7 @@ def test_what_is_folded_while_counts_are_made_anew_counts_once(
 
     thread = threading.Thread(target=rebuild)
     with psycopg.connect(database_url) as blocking:
-        blocking.execute("select from rec.popularity for update")
+        blocking.execute("select from rec_internal.popularity for update")
         thread.start()
         while not waits_for_a_lock(db):
             pass
@@ -87,6 +87,6 @@ def test_old_events_are_not_dropped_while_another_session_folds_them(
     assert db.execute("select rec.apply_retention()").fetchone() == ("strays",)
     apart = db.execute(
         "select max(abs(u.mass - r.mass)), count(*) from rec.user_interests u"
-        " join rec.replay('ann') r using (horizon)"
+        " join rec_internal.replay('ann') r using (horizon)"
     ).fetchone()
     assert apart == (pytest.approx(0, abs=1e-9), 2)

@@ -90,7 +90,7 @@ def test_a_function_of_the_analyst_never_sees_what_is_left_out(analyst: Connecti
 
 def test_a_user_counts_under_so_many_keys_and_every_key_is_told(town: Connection) -> None:
     def counts(by: str, keys: int) -> dict[str, int]:
-        call = "select * from rec.bounded_counts(%s, %s, %s, %s)"
+        call = "select * from rec_internal.bounded_counts(%s, %s, %s, %s)"
         return dict(town.execute(call, [by, DAY, NEXT, keys]).fetchall())
 
     kinds = town.execute("select array_agg(kind) from rec.event_kinds").fetchone()

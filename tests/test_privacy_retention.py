@@ -104,7 +104,7 @@ def stored(db: Connection) -> dict[str, Any]:
 
 def replayed(db: Connection, user: str) -> dict[str, Any]:
     rows = db.execute(
-        "select horizon, interest::text, mass, as_of from rec.replay(%s)", [user]
+        "select horizon, interest::text, mass, as_of from rec_internal.replay(%s)", [user]
     ).fetchall()
     return {
         f"{user}, {horizon}": np.array(
@@ -121,8 +121,8 @@ def assert_close(found: dict[str, Any], expected: dict[str, Any]) -> None:
 
 
 def counts(db: Connection) -> dict[str, Any]:
-    rows = {i: m for i, *m in db.execute("select * from rec.popularity").fetchall()}
-    steps = db.execute("select from_item || ' > ' || to_item, log_mass from rec.item_transitions")
+    rows = {i: m for i, *m in db.execute("select * from rec_internal.popularity").fetchall()}
+    steps = db.execute("select from_item || ' > ' || to_item, log_mass from rec_internal.item_transitions")
     return {
         name: np.array(masses, float) for name, masses in (rows | dict(steps.fetchall())).items()
     }
@@ -171,12 +171,12 @@ def test_the_stored_interest_can_be_made_anew_from_base_and_log(shop: Connection
 def test_without_keep_interests_they_are_those_of_the_log_alone(shop: Connection) -> None:
     shop.execute("update rec.settings set events_kept = '90 days', keep_interests = false")
     assert "interests" in retain(shop)
-    assert shop.execute("select count(*) from rec.interest_bases").fetchone() == (0,)
+    assert shop.execute("select count(*) from rec_internal.interest_bases").fetchone() == (0,)
     kept = shop.execute(
         "select user_id, item_id, kind, occurred_at from rec.events order by event_id"
     ).fetchall()
     found = stored(shop)
-    shop.execute("truncate rec.events, rec.pending, rec.user_interests")
+    shop.execute("truncate rec.events, rec_internal.pending, rec.user_interests")
     shop.execute("update rec.settings set events_kept = null")
     with shop.cursor() as cursor:
         cursor.executemany(
@@ -197,17 +197,17 @@ def test_counts_are_those_of_the_log_that_is_left_so_that_erasures_stay_exact(
     assert_close(counts(shop), left)
     shop.execute("select rec.forget_user('ann'), rec.forget_user('bob')")
     assert counts(shop) == {}
-    assert shop.execute("select count(*) from rec.interest_bases").fetchone() == (0,)
+    assert shop.execute("select count(*) from rec_internal.interest_bases").fetchone() == (0,)
 
 
 def test_strays_before_the_first_partition_go_too_and_their_texts(shop: Connection) -> None:
-    shop.execute("insert into rec.texts values (rec.content_hash('long ago'), %s)", [unit("t")])
+    shop.execute("insert into rec_internal.texts values (rec_internal.content_hash('long ago'), %s)", [unit("t")])
     events(shop, "cas", [500, 900], "long ago")
     fold(shop)
     before = stored(shop)
     shop.execute("update rec.settings set events_kept = '90 days'")
     assert {"strays", "vectors"} <= set(retain(shop))
-    assert shop.execute("select count(*) from rec.texts").fetchone() == (0,)
+    assert shop.execute("select count(*) from rec_internal.texts").fetchone() == (0,)
     assert shop.execute("select count(*) from rec.events where user_id = 'cas'").fetchone() == (0,)
     assert_close(replayed(shop, "cas") | replayed(shop, "ann") | replayed(shop, "bob"), before)
 
@@ -215,11 +215,11 @@ def test_strays_before_the_first_partition_go_too_and_their_texts(shop: Connecti
 @pytest.mark.parametrize("text", ["not encoded", None])
 def test_what_was_never_folded_goes_without_a_share(shop: Connection, text: str | None) -> None:
     events(shop, "ann", [170], text)
-    shop.execute("update rec.pending set retry_at = 'infinity', error = 'parked'")
+    shop.execute("update rec_internal.pending set retry_at = 'infinity', error = 'parked'")
     before = stored(shop)
     shop.execute("update rec.settings set events_kept = '90 days'")
     retain(shop)
-    assert shop.execute("select count(*) from rec.pending").fetchone() == (0,)
+    assert shop.execute("select count(*) from rec_internal.pending").fetchone() == (0,)
     assert_close(stored(shop), before)
     assert_close(replayed(shop, "ann") | replayed(shop, "bob"), before)
 
@@ -279,13 +279,13 @@ def test_a_reader_who_does_not_end_holds_up_the_drop_and_nobody_else(
             shop.execute("select rec.apply_retention()")
         assert errors == []
         assert_close(stored(shop), before)
-        assert shop.execute("select count(*) from rec.interest_bases").fetchone() == (0,)
+        assert shop.execute("select count(*) from rec_internal.interest_bases").fetchone() == (0,)
     fold(shop)
     assert retain(shop)
 
 
 def test_raw_texts_go_as_soon_as_they_are_encoded_and_replay_goes_on(shop: Connection) -> None:
-    shop.execute("insert into rec.texts values (rec.content_hash('red boots'), %s)", [unit("t")])
+    shop.execute("insert into rec_internal.texts values (rec_internal.content_hash('red boots'), %s)", [unit("t")])
     events(shop, "ann", [40], "red boots")
     fold(shop)
     shop.execute("update rec.settings set keep_text = false")

@@ -101,7 +101,7 @@ def test_after_a_rollback_nothing_is_left(shop: Connection, database_url: str) -
 
 def test_folding_does_not_change_the_list(shop: Connection) -> None:
     click(shop, ["jazz-1", "jazz-2", "ferns-5"])
-    shop.execute("update rec.settings set transition_weight = 0, trend_weight = 0")
+    shop.execute("update rec.rankers set transition_weight = 0, trend_weight = 0")
     pending = recommend(shop)
     fold(shop)
     assert recommend(shop) == pending
@@ -137,7 +137,7 @@ def test_filters_hold(shop: Connection) -> None:
 @pytest.mark.parametrize("exact_limit", [0, 1000])
 @pytest.mark.parametrize("k", [1, 10, 100, 119, 1000])
 def test_k_items_come_back_if_k_items_qualify(shop: Connection, k: int, exact_limit: int) -> None:
-    shop.execute("update rec.settings set exact_limit = %s", [exact_limit])
+    shop.execute("update rec.rankers set exact_limit = %s", [exact_limit])
     click(shop, ["jazz-1"])
     listed = recommend(shop, k=k)
     assert len(listed) == len(set(listed)) == min(k, len(TOPICS) * PER_TOPIC - 1)
@@ -145,7 +145,7 @@ def test_k_items_come_back_if_k_items_qualify(shop: Connection, k: int, exact_li
 
 def test_a_filter_that_leaves_few_items_is_filled_from_all_of_them(shop: Connection) -> None:
     click(shop, ["jazz-1"])
-    shop.execute("update rec.settings set exact_limit = 0, ef_search = 1, candidates = 5")
+    shop.execute("update rec.rankers set exact_limit = 0, ef_search = 1, candidates = 5")
     shop.execute(
         "update rec.items set attributes = '{\"rare\": true}'"
         " where item_id in ('ferns-1', 'ferns-2')"
@@ -157,7 +157,7 @@ def test_the_path_tells_how_an_item_was_found(shop: Connection) -> None:
     click(shop, ["jazz-1"])
     paths = "select distinct path from rec.recommend('ann', 3)"
     assert shop.execute(paths).fetchall() == [("exact",)]
-    shop.execute("update rec.settings set exact_limit = 0")
+    shop.execute("update rec.rankers set exact_limit = 0")
     assert shop.execute(paths).fetchall() == [("hnsw",)]
 
 
@@ -234,7 +234,7 @@ def test_what_people_went_on_to_is_found(shop: Connection) -> None:
     for number in range(8):
         click(shop, ["jazz-4", "ferns-4"], user=f"user {number}")
     fold(shop)
-    shop.execute("update rec.settings set transition_weight = 5")
+    shop.execute("update rec.rankers set transition_weight = 5")
     click(shop, ["jazz-4"])
     assert recommend(shop)[0] == "ferns-4"
     row = shop.execute("select transition from rec.recommend('ann', 1)").fetchone()
@@ -254,7 +254,7 @@ def test_in_a_visit_what_follows_counts_more_and_what_is_popular_less(
     asked = f"select transition, trend from rec.score('ann', array['ferns-4'], {moment})"
 
     visiting = shop.execute(asked, [away]).fetchone()
-    shop.execute("update rec.settings set session_weight = 0")
+    shop.execute("update rec.rankers set session_weight = 0")
     usual = shop.execute(asked, [away]).fetchone()
 
     assert visiting is not None
@@ -332,7 +332,7 @@ def test_an_unknown_or_missing_user_is_a_new_user(shop: Connection) -> None:
 
 def test_a_past_moment_gives_the_list_of_that_moment(shop: Connection) -> None:
     shop.execute("select rec.track('ann', 'jazz-1', p_occurred_at => now() - interval '2 days')")
-    shop.execute("update rec.settings set trend_weight = 0, transition_weight = 0")
+    shop.execute("update rec.rankers set trend_weight = 0, transition_weight = 0")
     then = shop.execute("select item_id from rec.recommend('ann', 5)").fetchall()
     click(shop, ["bread-1", "bread-2"])
     click(shop, ["jazz-3"], kind="dislike")
@@ -358,8 +358,8 @@ def test_reading_needs_no_write(shop: Connection) -> None:
 
 def test_counts_made_anew_from_the_log_are_the_same(shop: Connection) -> None:
     counts = (
-        "select '' as a, item_id as b, log_mass from rec.popularity"
-        " union all table rec.item_transitions order by 1, 2"
+        "select '' as a, item_id as b, log_mass from rec_internal.popularity"
+        " union all table rec_internal.item_transitions order by 1, 2"
     )
     click(shop, ["jazz-1", "jazz-2", "bread-3", "jazz-1"])
     click(shop, ["jazz-2", "jazz-1"], user="bob")
@@ -375,8 +375,8 @@ def test_a_forgotten_user_leaves_nothing(shop: Connection) -> None:
     click(shop, ["jazz-1", "jazz-2"], user="bob")
     fold(shop)
     counts = (
-        "select '' as a, item_id as b, log_mass from rec.popularity"
-        " union all table rec.item_transitions order by 1, 2"
+        "select '' as a, item_id as b, log_mass from rec_internal.popularity"
+        " union all table rec_internal.item_transitions order by 1, 2"
     )
     before = shop.execute(counts).fetchall()
     click(shop, ["jazz-1", "chess-2", "jazz-2"])

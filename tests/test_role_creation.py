@@ -91,8 +91,8 @@ def owners(address: str) -> list[str]:
     with psycopg.connect(address) as db:
         rows = db.execute(
             "select distinct pg_get_userbyid(o.owner) from ("
-            " select c.relowner from pg_class c where c.relnamespace = 'rec'::regnamespace"
-            " union select p.proowner from pg_proc p where p.pronamespace = 'rec'::regnamespace"
+            " select c.relowner from pg_class c where c.relnamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace)"
+            " union select p.proowner from pg_proc p where p.pronamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace)"
             ") o (owner)"
         )
         return [name for (name,) in rows]
@@ -174,7 +174,7 @@ def test_a_role_that_may_not_is_told_what_an_administrator_has_to_run(
     with psycopg.connect(url(cluster, "one", "maker")) as db:
         db.execute("select rec.track('ann', 'a')")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            db.execute("delete from rec.pending")
+            db.execute("delete from rec_internal.pending")
 
 
 def test_a_database_of_its_own_owner_beside_one_of_rec_owner_is_no_harm(

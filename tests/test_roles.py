@@ -150,7 +150,7 @@ select regexp_replace(c.relname, '^events_\\d{4}_\\d\\d$', 'events_YYYY_MM'), r.
     (select 'usage' where c.relkind = 'S'
         and has_sequence_privilege(r.oid, c.oid, 'usage, update')))
 from pg_class c cross join pg_roles r
-where c.relnamespace = 'rec'::regnamespace and c.relkind in ('r', 'p', 'v', 'S', 'm', 'f')
+where c.relnamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace) and c.relkind in ('r', 'p', 'v', 'S', 'm', 'f')
     and r.rolname = any(%s)
 """
 
@@ -193,7 +193,7 @@ def test_every_function_may_be_called_by_whom_it_was_decided_for(db: Connection)
     rows = db.execute(
         "select p.proname, r.rolname, has_function_privilege(r.oid, p.oid, 'execute')"
         " from pg_proc p cross join pg_roles r"
-        " where p.pronamespace = 'rec'::regnamespace and r.rolname = any(%s)",
+        " where p.pronamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace) and r.rolname = any(%s)",
         [[*ROLES[:3], stranger]],
     ).fetchall()
     found: dict[str, set[str]] = {name: set() for name, _, _ in rows}
@@ -220,9 +220,9 @@ def test_no_role_but_the_owner_may_make_anything_in_the_schema(db: Connection) -
 def test_rec_owner_owns_all_of_it_and_is_no_superuser(db: Connection) -> None:
     owners = db.execute(
         "select distinct pg_get_userbyid(o.owner) from ("
-        " select c.relowner from pg_class c where c.relnamespace = 'rec'::regnamespace"
-        " union all select p.proowner from pg_proc p where p.pronamespace = 'rec'::regnamespace"
-        " union all select n.nspowner from pg_namespace n where n.nspname = 'rec') o (owner)"
+        " select c.relowner from pg_class c where c.relnamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace)"
+        " union all select p.proowner from pg_proc p where p.pronamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace)"
+        " union all select n.nspowner from pg_namespace n where n.nspname in ('rec', 'rec_internal')) o (owner)"
     ).fetchall()
     assert owners == [("rec_owner",)]
     row = db.execute(
@@ -237,8 +237,8 @@ def test_the_same_rights_come_back_with_the_next_migration(
 ) -> None:
     from rec_pkg import schema  # noqa: PLC0415  # slow to import
 
-    db.execute("grant update, delete on rec.pending to rec_app")
-    db.execute("grant update (error) on rec.pending to rec_analyst")
+    db.execute("grant update, delete on rec_internal.pending to rec_app")
+    db.execute("grant update (error) on rec_internal.pending to rec_analyst")
     db.execute("revoke select on rec.items from rec_app")
     db.execute("grant execute on all functions in schema rec to public")
     db.execute("alter table rec.items owner to current_user")
@@ -261,7 +261,7 @@ def shop(db: Connection) -> Connection:
         " array_prepend(n, array_fill(1, array[383]))::vector::halfvec from generate_series(1, 5) n"
     )
     db.execute("update rec.items set encoded_hash = content_hash")
-    db.execute("select rec.register_encoder(repeat('a', 64), 'made up', '{}', 384)")
+    db.execute("select rec_internal.register_encoder(repeat('a', 64), 'made up', '{}', 384)")
     for item in ("i1", "i2", "i3"):
         db.execute("select rec.track('ann', %s), rec.track('bob', %s)", [item, item])
     assert db.execute("select rec.apply_pending()").fetchone() == (6,)
@@ -294,62 +294,62 @@ ALLOWED = [
         "rec_app",
         "select rec.undo_event('ann', min(event_id)) from rec.events where user_id = 'ann'",
     ),
-    ("rec_app", "select * from rec.status, rec.queue"),
+    ("rec_app", "select * from rec.status, rec_internal.queue"),
     ("rec_app", "select rec.wake()"),
-    ("rec_worker", "select * from rec.claim_items(10)"),
-    ("rec_worker", "select * from rec.claim_texts(10)"),
-    ("rec_worker", "select rec.fail_item('i1', '', 'no')"),
+    ("rec_worker", "select * from rec_internal.claim_items(10)"),
+    ("rec_worker", "select * from rec_internal.claim_texts(10)"),
+    ("rec_worker", "select rec_internal.fail_item('i1', '', 'no')"),
     ("rec_worker", "select rec.apply_pending()"),
     ("rec_worker", "select rec.apply_users('{ann}')"),
     ("rec_worker", "select rec.merge_deltas()"),
     ("rec_worker", "select rec.make_partitions(5)"),
-    ("rec_worker", "select rec.park('{ann}', '{1}', 'no'), rec.retry(), rec.hasten()"),
-    ("rec_worker", "select rec.has_work(), rec.try_sleep(1), rec.stop_sleeping(1)"),
-    ("rec_worker", "select * from rec.queue"),
+    ("rec_worker", "select rec_internal.park('{ann}', '{1}', 'no'), rec.retry(), rec_internal.retry_waiting()"),
+    ("rec_worker", "select rec_internal.has_work(), rec_internal.try_sleep(1), rec_internal.stop_sleeping(1)"),
+    ("rec_worker", "select * from rec_internal.queue"),
     ("rec_analyst", "select domain, count(*) from rec.items group by domain"),
     ("rec_owner", "select rec.rebuild_user('ann'), rec.rebuild_collaborative()"),
     ("rec_owner", "select rec.forget_user('ann')"),
-    ("rec_owner", "select rec.change_settings('{\"trend_weight\": 0.3}')"),
-    ("rec_owner", "select rec.make_next_vectors(), rec.index_next_vectors(), rec.swap_vectors()"),
+    ("rec_owner", "select rec_internal.change_settings('{\"trend_weight\": 0.3}')"),
+    ("rec_owner", "select rec_internal.make_next_vectors(), rec_internal.index_next_vectors(), rec_internal.swap_vectors()"),
 ]
 DENIED = [
-    ("rec_app", "insert into rec.pending select 'x', 1, now(), false"),
-    ("rec_app", "update rec.pending set attempts = 0"),
-    ("rec_app", "delete from rec.pending"),
+    ("rec_app", "insert into rec_internal.pending select 'x', 1, now(), false"),
+    ("rec_app", "update rec_internal.pending set attempts = 0"),
+    ("rec_app", "delete from rec_internal.pending"),
     ("rec_app", "update rec.events set user_id = 'ann'"),
     ("rec_app", "delete from rec.events"),
     ("rec_app", "insert into rec.events (user_id, text_hash) values ('u', 'x')"),
     ("rec_app", "insert into rec.events (user_id, item_id, received_at) values ('u', 'i1', now())"),
-    ("rec_app", "select * from rec.events_default"),
+    ("rec_app", "select * from rec_internal.events_default"),
     ("rec_app", "update rec.user_interests set mass = 0"),
     ("rec_app", "insert into rec.items (item_id) values ('x')"),
-    ("rec_app", "update rec.settings set trend_weight = 0"),
+    ("rec_app", "update rec.rankers set trend_weight = 0"),
     ("rec_app", "select rec.apply_pending()"),
     ("rec_app", "select rec.rebuild_user('ann')"),
     ("rec_app", "select rec.retry()"),
     ("rec_app", "select rec.make_partitions()"),
     ("rec_app", "create function rec.mine() returns int language sql return 1"),
-    ("rec_app", "create trigger mine after insert on rec.events execute function rec.enqueue()"),
+    ("rec_app", "create trigger mine after insert on rec.events execute function rec_internal.enqueue()"),
     ("rec_worker", "insert into rec.events (user_id, item_id) values ('u', 'i1')"),
     ("rec_worker", "delete from rec.events"),
     ("rec_worker", "update rec.items set title = 'x'"),
     ("rec_worker", "delete from rec.items"),
-    ("rec_worker", "insert into rec.pending select 'x', 1, now(), false"),
+    ("rec_worker", "insert into rec_internal.pending select 'x', 1, now(), false"),
     ("rec_worker", "select * from rec.recommend('ann')"),
     ("rec_worker", "select rec.forget_user('ann')"),
     ("rec_worker", "select rec.export_user('ann')"),
-    ("rec_worker", "update rec.settings set trend_weight = 0"),
-    ("rec_worker", "update rec.encoders set fingerprint = repeat('b', 64)"),
+    ("rec_worker", "update rec.rankers set trend_weight = 0"),
+    ("rec_worker", "update rec_internal.encoders set fingerprint = repeat('b', 64)"),
     ("rec_analyst", "select * from rec.events"),
     ("rec_analyst", "select * from rec.user_interests"),
     ("rec_analyst", "select * from rec.item_vectors"),
-    ("rec_analyst", "select * from rec.item_transitions"),
+    ("rec_analyst", "select * from rec_internal.item_transitions"),
     ("rec_analyst", "select * from rec.popular()"),
     ("rec_analyst", "select rec.export_user('ann')"),
     ("rec_analyst", "select rec.track('ann', 'i1')"),
     ("nobody", "select * from rec.items"),
     ("nobody", "select rec.track('ann', 'i1')"),
-    ("nobody", "select rec.item_hash('', '', '{}', '{}')"),
+    ("nobody", "select rec_internal.item_hash('', '', '{}', '{}')"),
 ]
 
 
@@ -392,7 +392,7 @@ def test_triggers_fire_for_a_role_that_may_only_insert_events(shop: Connection) 
     name = sql.Identifier(nobody(shop))
     shop.execute(sql.SQL("grant usage on schema rec to {}").format(name))
     shop.execute(sql.SQL("grant insert on rec.events to {}").format(name))
-    before = shop.execute("select count(*) from rec.pending").fetchone()
+    before = shop.execute("select count(*) from rec_internal.pending").fetchone()
     become(shop, "nobody")
     shop.execute("insert into rec.events (user_id, item_id) values ('eve', 'i1')")
     shop.execute(
@@ -402,8 +402,8 @@ def test_triggers_fire_for_a_role_that_may_only_insert_events(shop: Connection) 
         shop.execute("select * from rec.events")
     shop.execute("reset role")
     assert before
-    assert shop.execute("select count(*) from rec.pending").fetchone() == (before[0] + 2,)
-    query = "select count(*) from rec.events where text_hash = rec.content_hash('x')"
+    assert shop.execute("select count(*) from rec_internal.pending").fetchone() == (before[0] + 2,)
+    query = "select count(*) from rec.events where text_hash = rec_internal.content_hash('x')"
     assert shop.execute(f"{query} and received_at <= now()").fetchone() == (1,)
 
 
@@ -437,7 +437,7 @@ def join(db: Connection, url: str, role: str) -> None:
 def test_a_worker_needs_no_more_than_its_role(
     shop: Connection, login: str, encoder: Encoder
 ) -> None:
-    shop.execute("delete from rec.encoders")
+    shop.execute("delete from rec_internal.encoders")
     shop.execute("update rec.items set title = 'the sea'")
     shop.execute("select rec.forget_user('bob'), rec.make_partitions(6)")
     join(shop, login, "rec_worker")
@@ -454,7 +454,7 @@ def test_a_worker_needs_no_more_than_its_role(
     assert "cannot" not in done.stderr
     row = shop.execute("select pending, items_to_encode, deltas, parked from rec.status").fetchone()
     assert row == (0, 0, 0, 0)
-    active = shop.execute("select fingerprint from rec.encoders where active").fetchone()
+    active = shop.execute("select fingerprint from rec_internal.encoders where active").fetchone()
     assert active == (encoder.fingerprint,)
     states = shop.execute("select distinct state from rec.erasure_status").fetchall()
     assert states == [("cleared",)], "it may vacuum what users left behind"

@@ -76,7 +76,7 @@ def test_nothing_outside_the_schema_is_touched(server: str, database_url: str) -
     with psycopg.connect(database_url) as db:
         strangers = db.execute(
             "select c.oid::regclass from pg_class c join pg_namespace n on n.oid = c.relnamespace"
-            " where n.nspname not in ('rec', 'pg_catalog', 'information_schema', 'pg_toast')"
+            " where n.nspname not in ('rec', 'rec_internal', 'pg_catalog', 'information_schema', 'pg_toast')"
             " and not exists (select from pg_depend d where d.objid = c.oid and d.deptype = 'e')"
         ).fetchall()
     assert strangers == []
@@ -118,7 +118,7 @@ def test_another_version_of_the_re_run_objects_is_noticed(
 ) -> None:
     with engine.connect() as connection:
         schema.check(connection)
-        db.execute("update rec.settings set sql_digest = 'of another version'")
+        db.execute("update rec_internal.state set sql_digest = 'of another version'")
         with pytest.raises(SchemaMismatch, match="pgrec migrate"):
             schema.check(connection)
 
@@ -131,10 +131,10 @@ def test_a_database_without_the_schema_is_noticed(engine: Engine) -> None:
 
 def test_every_function_and_view_is_described(db: psycopg.Connection[tuple[Any, ...]]) -> None:
     bare = db.execute(
-        "select p.oid::regprocedure::text from pg_proc p where p.pronamespace = 'rec'::regnamespace"
+        "select p.oid::regprocedure::text from pg_proc p where p.pronamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace)"
         " and obj_description(p.oid, 'pg_proc') is null"
         " union all select c.oid::regclass::text from pg_class c"
-        " where c.relnamespace = 'rec'::regnamespace and c.relkind = 'v'"
+        " where c.relnamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace) and c.relkind = 'v'"
         " and obj_description(c.oid, 'pg_class') is null"
     ).fetchall()
     assert [row[0] for row in bare] == []
@@ -144,7 +144,7 @@ def test_every_function_has_a_search_path_or_is_bound_when_created(
     db: psycopg.Connection[tuple[Any, ...]],
 ) -> None:
     open_ones = db.execute(
-        "select p.oid::regprocedure::text from pg_proc p where p.pronamespace = 'rec'::regnamespace"
+        "select p.oid::regprocedure::text from pg_proc p where p.pronamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace)"
         " and p.prosqlbody is null and not exists ("
         "  select from unnest(p.proconfig) c where c like 'search_path=%')"
     ).fetchall()
@@ -157,7 +157,7 @@ def test_every_key_and_index_of_a_user_owned_table_contains_the_user(
     """So that the schema can be distributed by user."""
     without = db.execute(
         "select i.indexrelid::regclass::text from pg_index i"
-        " join pg_class c on c.oid = i.indrelid and c.relnamespace = 'rec'::regnamespace"
+        " join pg_class c on c.oid = i.indrelid and c.relnamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace)"
         " where exists (select from pg_attribute a where a.attrelid = c.oid"
         "  and a.attname = 'user_id' and a.attnum = 1)"
         " and not exists (select from pg_attribute a where a.attrelid = i.indexrelid"
@@ -173,8 +173,8 @@ def test_partitions_are_made_ahead_and_strays_move_in(
         "insert into rec.events (user_id, item_id, occurred_at)"
         " values ('u', 'x', now() + interval '5 months'), ('u', 'y', '1999-01-01')"
     )
-    assert db.execute("select count(*) from only rec.events_default").fetchone() == (2,)
+    assert db.execute("select count(*) from only rec_internal.events_default").fetchone() == (2,)
     assert db.execute("select rec.make_partitions(6)").fetchone() == (3,)
-    assert db.execute("select item_id from only rec.events_default").fetchall() == [("y",)]
+    assert db.execute("select item_id from only rec_internal.events_default").fetchall() == [("y",)]
     assert db.execute("select count(*) from rec.events").fetchone() == (2,)
     assert db.execute("select rec.make_partitions(6)").fetchone() == (0,)

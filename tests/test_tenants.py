@@ -70,9 +70,9 @@ def fill(db: Connection, tenant: str) -> None:
             ],
         )
 
-    db.execute("insert into rec.paused_users (user_id) values (%s)", [f"{tenant}:quiet"])
+    db.execute("insert into rec_internal.paused_users (user_id) values (%s)", [f"{tenant}:quiet"])
     db.execute(
-        "insert into rec.interest_bases (user_id, horizon, interest, mass, as_of)"
+        "insert into rec_internal.interest_bases (user_id, horizon, interest, mass, as_of)"
         " select %s, horizon, array_fill(1, array[384])::vector, 1, '2024-01-01' from rec.horizons",
         [f"{tenant}:gone"],
     )
@@ -82,9 +82,9 @@ def settle(db: Connection) -> None:
     """Encode and fold as the worker does, but for two events that stay in the queue."""
     db.execute("update rec.items set encoded_hash = content_hash")
     db.execute("set role rec_worker")
-    db.execute("select rec.register_encoder(repeat('a', 64), 'made up', '{}', %s)", [DIMS])
+    db.execute("select rec_internal.register_encoder(repeat('a', 64), 'made up', '{}', %s)", [DIMS])
     db.execute(
-        "select rec.store_texts(repeat('a', 64), array_agg(distinct text_hash),"
+        "select rec_internal.store_texts(repeat('a', 64), array_agg(distinct text_hash),"
         " array[(array_fill(1, array[384]))::halfvec]) from rec.events where text_hash is not null"
     )
     while db.execute("select rec.apply_pending()").fetchone() != (0,):
@@ -110,7 +110,7 @@ def shared(new_database: Callable[[], AbstractContextManager[str]]) -> Iterator[
             fill(db, tenant)
         settle(db)
         # so that the larger tenants are served by the index
-        db.execute("update rec.settings set exact_limit = 40, together_weight = 0.5")
+        db.execute("update rec.rankers set exact_limit = 40, together_weight = 0.5")
         yield db
 
 
@@ -127,7 +127,7 @@ def own(
             register_vector(db)
             fill(db, tenant)
             settle(db)
-            db.execute("update rec.settings set exact_limit = 100000, together_weight = 0.5")
+            db.execute("update rec.rankers set exact_limit = 100000, together_weight = 0.5")
             databases[tenant] = db
         yield databases
 
@@ -153,8 +153,9 @@ LISTS = {
     "popular": "select item_id from rec.popular(20)",
     "next_items": "select item_id from rec.next_items(array[{item}], 20)",
     "companion_items": "select item_id from rec.companion_items(array[{item}], 20)",
-    "candidates": "select c.item_id from rec.profile({user}) u cross join lateral rec.candidates("
-    "u.interests, u.next_items, u.companions, 30, null, '{{}}', '{{}}') c order by 1",
+    "candidates": "select c.item_id from rec_internal.ranker('default') r"
+    " cross join rec_internal.profile_of({user}, r) u"
+    " cross join rec_internal.candidates(u, r, 30, null, '{{}}', '{{}}') c order by 1",
     "seen_items": "select unnest(rec.seen_items({user})) order by 1",
     "latest_items": "select unnest(rec.latest_items({user}, 9))",
     "export": "select jsonb_path_query(rec.export_user({user}),"
@@ -162,8 +163,8 @@ LISTS = {
     "export events": "select jsonb_path_query(rec.export_user({user}), '$.events[*].item_id')"
     " #>> '{{}}'",
     "vectors": "select item_id from rec.item_vectors order by 1",
-    "popularity": "select item_id from rec.popularity order by 1",
-    "transitions": "select from_item from rec.item_transitions order by from_item, to_item",
+    "popularity": "select item_id from rec_internal.popularity order by 1",
+    "transitions": "select from_item from rec_internal.item_transitions order by from_item, to_item",
 }
 FIGURES = {
     "explain": "select term, round(share::numeric, 4), occurred_at, kind, item_id, title, text"
@@ -173,12 +174,12 @@ FIGURES = {
     "topics": "select topic, round(share::numeric, 4) from rec.topics({user})",
     "status": "select items, items_to_encode, items_failed, events, users, texts, pending, parked,"
     " deltas from rec.status",
-    "queue": "select pending, parked, items_to_encode from rec.queue",
+    "queue": "select pending, parked, items_to_encode from rec_internal.queue",
     "parked": "select count(*) from rec.parked",
-    "users": "select count(*) from rec.visible_users",
-    "events": "select count(*) from rec.visible_events",
-    "views": "select (select count(*) from rec.event_vectors where embedding is not null),"
-    " (select count(*) from rec.chosen_events), (select count(*) from rec.folded_events)",
+    "users": "select count(*) from rec_internal.visible_users",
+    "events": "select count(*) from rec_internal.visible_events",
+    "views": "select (select count(*) from rec_internal.event_vectors where embedding is not null),"
+    " (select count(*) from rec_internal.chosen_events), (select count(*) from rec_internal.folded_events)",
 }
 
 
@@ -230,20 +231,21 @@ def test_small_tenants_are_compared_and_large_ones_searched(
 
 
 def test_an_item_of_another_tenant_is_like_one_that_does_not_exist(shared: Connection) -> None:
-    shared.execute("update rec.settings set newness_weight = 0.5")
+    shared.execute("update rec.rankers set newness_weight = 0.5")
     for query in (
         "select term, share from rec.explain('ten:user 1', {item})",
         "select score from rec.score('ten:user 1', array[{item}])",
         "select item_id from rec.similar_items({item})",
         "select item_id from rec.next_items(array[{item}])",
         "select item_id from rec.companion_items(array[{item}])",
-        "select outgoing, incoming from rec.flows(array[{item}], '2030-01-01')",
+        "select outgoing, incoming from rec_internal.flows(array[{item}],"
+        " rec_internal.ranker('default'), '2030-01-01')",
     ):
         with acting(shared, "ten"):
             foreign = shared.execute(query.format(item="'large:1'").encode()).fetchall()
             missing = shared.execute(query.format(item="'no such'").encode()).fetchall()
         assert foreign == missing, query
-    shared.execute("update rec.settings set newness_weight = 0")
+    shared.execute("update rec.rankers set newness_weight = 0")
 
 
 def test_a_user_of_another_tenant_is_like_one_who_was_never_there(shared: Connection) -> None:
@@ -267,13 +269,13 @@ def test_who_is_paused_and_what_was_kept_of_dropped_events_is_the_tenants_own(
 ) -> None:
     with acting(shared, "ten"):
         seen = shared.execute(
-            "select user_id from rec.paused_users union select user_id from rec.interest_bases"
+            "select user_id from rec_internal.paused_users union select user_id from rec_internal.interest_bases"
         ).fetchall()
         assert sorted(seen) == [("ten:gone",), ("ten:quiet",)]
         assert shared.execute("select * from rec.interest('large:gone', now())").fetchall() == []
         assert shared.execute("select rec.resume_user('large:quiet')").fetchone() == (False,)
         assert shared.execute("select rec.forget_user('ten:quiet')").fetchone() == (0,)
-        assert shared.execute("select count(*) from rec.paused_users").fetchone() == (0,)
+        assert shared.execute("select count(*) from rec_internal.paused_users").fetchone() == (0,)
     with acting(shared, "ten"), pytest.raises(psycopg.errors.InsufficientPrivilege):
         shared.execute("select rec.pause_user('large:user 1')")
 
@@ -286,7 +288,7 @@ def test_a_tenant_erases_its_own_users_alone(shared: Connection) -> None:
     with acting(shared, "ten"):
         call = "select rec.undo_event('large:user 1', %s)"
         assert shared.execute(call, row).fetchone() == (False,)
-        assert shared.execute("delete from rec.visible_users").rowcount == USERS + 2
+        assert shared.execute("delete from rec_internal.visible_users").rowcount == USERS + 2
         shared.execute("reset role")
         assert shared.execute(count, ["large:user 1"]).fetchone() == (7,)
         assert shared.execute(count, ["ten:user 1"]).fetchone() == (0,)
@@ -342,7 +344,7 @@ def test_where_there_is_no_policy_there_is_nothing_to_pay(
 ) -> None:
     db = own["large"]
     with db.transaction(force_rollback=True):
-        db.execute("update rec.settings set exact_limit = 40")
+        db.execute("update rec.rankers set exact_limit = 40")
         db.execute("set local role rec_app")
         free = plan_of_search(db, "large:1")
     with acting(shared, "large"):

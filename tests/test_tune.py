@@ -106,7 +106,7 @@ def deployment(new_database: Callable[[], AbstractContextManager[str]]) -> Itera
     with new_database() as url:
         with psycopg.connect(url, autocommit=True) as db:
             fill(db, walks(100))
-            db.execute("update rec.settings set transition_weight = 0, trend_weight = 0")
+            db.execute("update rec.rankers set transition_weight = 0, trend_weight = 0")
         yield url
 
 
@@ -114,9 +114,9 @@ def deployment(new_database: Callable[[], AbstractContextManager[str]]) -> Itera
 def shop(deployment: str) -> Iterator[Connection]:
     with psycopg.connect(deployment, autocommit=True) as db:
         register_vector(db)
-        before = Store(db).settings().tunable
+        before = Store(db).settings("default").tunable
         yield db
-        db.execute("select rec.change_settings(%s)", [Jsonb(before)])
+        db.execute("select rec_internal.change_settings('default', %s)", [Jsonb(before)])
         db.execute("truncate rec.tunings restart identity")
 
 
@@ -127,17 +127,17 @@ def run(deployment: str, shop: Connection) -> Run:  # noqa: ARG001  # it puts ba
 
 def state(db: Connection) -> tuple[object, ...]:
     """The settings, the records of tunings, and the counts."""
-    settings = db.execute("select * from rec.settings").fetchall()
+    settings = db.execute("select * from rec.settings, rec.rankers").fetchall()
     return settings, db.execute("select * from rec.tunings order by 1").fetchall(), counts(db)
 
 
 def counts(db: Connection) -> list[float]:
-    call = "select log_mass, log_outgoing, log_incoming from rec.popularity order by item_id"
+    call = "select log_mass, log_outgoing, log_incoming from rec_internal.popularity order by item_id"
     return [mass for row in db.execute(call) for mass in row]
 
 
 def tunable(db: Connection) -> dict[str, Any]:
-    return dict(Store(db).settings().tunable)
+    return dict(Store(db).settings("default").tunable)
 
 
 def record(db: Connection, after: dict[str, Any], *, adopt: bool = True) -> int:
@@ -306,7 +306,7 @@ def busy(db: Connection, what: str) -> bool:
     "moment",
     [
         "a.state = 'idle' and a.query like 'select item_id, embedding%'",
-        "a.wait_event_type = 'Lock' and a.query like 'select rec.record_tuning%'",
+        "a.wait_event_type = 'Lock' and a.query like 'select rec_internal.record_tuning%'",
     ],
     ids=["fitting", "writing"],
 )
@@ -354,8 +354,8 @@ def test_settings_out_of_range_are_refused_whole(
     before = state(shop)
 
     for call in (
-        "select rec.change_settings(%s)",
-        "select rec.record_tuning(%s, '{}', true)",
+        "select rec_internal.change_settings('default', %s)",
+        "select rec_internal.record_tuning('default', %s, '{}', true)",
     ):
         with pytest.raises(psycopg.Error):
             shop.execute(call, [Jsonb({"closest_weight": 7} | settings)])
@@ -364,14 +364,18 @@ def test_settings_out_of_range_are_refused_whole(
 
 
 def test_only_tunable_settings_are_changed(shop: Connection) -> None:
-    before = shop.execute("select candidates, sql_digest from rec.settings").fetchone()
+    query = (
+        "select r.candidates, s.keep_text, t.sql_digest"
+        " from rec.rankers r, rec.settings s, rec_internal.state t"
+    )
+    before = shop.execute(query).fetchone()
 
     shop.execute(
-        "select rec.change_settings(%s)",
-        [Jsonb({"candidates": 7, "sql_digest": "none", "trend_weight": 0.125})],
+        "select rec_internal.change_settings('default', %s)",
+        [Jsonb({"candidates": 7, "sql_digest": "none", "keep_text": False, "trend_weight": 0.125})],
     )
 
-    assert shop.execute("select candidates, sql_digest from rec.settings").fetchone() == before
+    assert shop.execute(query).fetchone() == before
     assert tunable(shop)["trend_weight"] == 0.125
 
 
@@ -382,7 +386,7 @@ def test_tuning_reads_neither_users_nor_texts(db: Connection) -> None:
             [user, item, text],
         )
 
-    cursor = db.execute("select * from rec.tuning_log(10)")
+    cursor = db.execute("select * from rec_internal.tuning_log(10)")
 
     assert [column.name for column in cursor.description or ()] == [
         "user_number",
@@ -406,6 +410,6 @@ def test_the_latest_events_are_read_oldest_first(db: Connection) -> None:
             [str(number), START + timedelta(days=number)],
         )
 
-    rows = db.execute("select item_id from rec.tuning_log(3)").fetchall()
+    rows = db.execute("select item_id from rec_internal.tuning_log(3)").fetchall()
 
     assert rows == [("1",), ("2",), ("3",)]

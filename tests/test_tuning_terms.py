@@ -16,7 +16,8 @@ from pgvector.psycopg import register_vector
 from rec_pkg.tuning import Store
 from rec_pkg.tuning.counts import Trend
 from rec_pkg.tuning.log import NONE, Horizon, Log, unit
-from rec_pkg.tuning.terms import TERMS, Shape, Terms
+from rec_pkg.terms import NAMES as TERMS
+from rec_pkg.tuning.terms import Shape, Terms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -118,7 +119,7 @@ def nine_items(new_database: Callable[[], AbstractContextManager[str]]) -> Itera
                 [(item, vectors[n].tolist()) for n, item in enumerate(ITEMS) if item != BLANK],
             )
             cursor.executemany(
-                "insert into rec.texts values (rec.content_hash(%s), %s::real[]::halfvec)",
+                "insert into rec_internal.texts values (rec_internal.content_hash(%s), %s::real[]::halfvec)",
                 [(text, vectors[8 + n].tolist()) for n, text in enumerate(TEXTS)],
             )
         db.execute("insert into rec.event_kinds values ('skip', -1, false, 1, 1)")
@@ -128,8 +129,8 @@ def nine_items(new_database: Callable[[], AbstractContextManager[str]]) -> Itera
 def write_log(db: Connection, ranking: Ranking, events: Sequence[Happening]) -> None:
     """Make the log that of these events, folded and merged under these settings."""
     db.execute(
-        "truncate rec.events, rec.pending, rec.user_interests, rec.item_deltas,"
-        " rec.popularity, rec.item_transitions"
+        "truncate rec.events, rec_internal.pending, rec.user_interests, rec_internal.item_deltas,"
+        " rec_internal.popularity, rec_internal.item_transitions"
     )
     db.execute(
         "update rec.settings set transition_window = %s, latest_items = %s, transition_prior = %s,"
@@ -174,7 +175,7 @@ def read_log(store: Store) -> tuple[Log, Integers]:
 
 
 def read_shape(store: Store) -> Shape:
-    now = store.settings()
+    now = store.settings("default")
     return Shape(
         decays=(0.3, 0.7, 1.0),
         half_lives_s=(3 * DAY_S, now.half_life_s),
@@ -206,16 +207,16 @@ def test_the_terms_are_those_of_the_score(
     for place, question in Terms(log, shape).walk(asked):
         user = USERS[log.users[asked[place]]]
         lift = shape.lift(
-            ranking.session_weight, store.settings().session_half_life_s, question.presence
+            ranking.session_weight, store.settings("default").session_half_life_s, question.presence
         )
         matrix = question.matrix(available) * lift
         for decay in shape.decays:
-            db.execute("update rec.settings set latest_decay = %s", [decay])
+            db.execute("update rec.rankers set latest_decay = %s", [decay])
             rows = db.execute(
                 f"select {COLUMNS} from rec.score(%s, %s, %s) order by item_id",
                 [user, names, NOW - timedelta(microseconds=1)],
             ).fetchall()
-            found = matrix[:, shape.places(TERMS, decay, store.settings().half_life_s)]
+            found = matrix[:, shape.places(TERMS, decay, store.settings("default").half_life_s)]
             for column, term in enumerate(TERMS):
                 expected = [row[column] for row in rows]
                 slack = 1e-6 if term in COUNTED else 1e-4

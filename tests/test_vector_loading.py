@@ -41,7 +41,7 @@ def vector(place: int) -> list[float]:
 @pytest.fixture
 def shop(db: Db) -> Db:
     """Seven items that wait for vectors, under an encoder that is active already."""
-    db.execute("select rec.register_encoder(%s, 'test', '{}', %s)", [OURS, DIMS])
+    db.execute("select rec_internal.register_encoder(%s, 'test', '{}', %s)", [OURS, DIMS])
     db.execute("insert into rec.items (item_id, title) select n, n from generate_series(0, 6) n")
     return db
 
@@ -74,7 +74,7 @@ def end_session(url: str, db: Db) -> None:
 
 def test_loaded_vectors_serve_as_if_a_worker_had_encoded_the_items(shop: Db, path: Path) -> None:
     assert counts(load_vectors(shop, path, OURS)) == (7, 0, 0)
-    assert one(shop, "select items_to_encode from rec.queue") == 0
+    assert one(shop, "select items_to_encode from rec_internal.queue") == 0
     query = "select item_id from rec.nearest(%s::vector, 1)"
     assert one(shop, query, str(vector(5))) == "5"
     assert one(shop, "select min(l2_norm(embedding)) from rec.item_vectors") > 0.999
@@ -182,7 +182,7 @@ def test_before_the_first_worker_there_is_no_encoder_to_compare_with(db: Db, pat
 def test_vectors_of_the_encoder_are_moved_into_a_calibrated_space(shop: Db, path: Path) -> None:
     matrix = np.diag(np.linspace(1, 3, DIMS)).astype(np.float32)
     fitted = Calibration(np.full(DIMS, 0.01, np.float32), matrix)
-    active = one(shop, "select rec.activate_calibration(%s)", fitted.to_bytes())
+    active = one(shop, "select rec_internal.activate_calibration(%s)", fitted.to_bytes())
     load_vectors(shop, path, OURS)
     unit = np.array([vector(2)], np.float32) / np.linalg.norm(vector(2))
     query = "select embedding <=> %s::vector::halfvec from rec.item_vectors where item_id = '2'"

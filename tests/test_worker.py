@@ -95,7 +95,7 @@ def held(db: Connection, lock: str) -> bool:
         " where d.datname = current_database() and l.locktype = 'advisory'"
         " and l.objsubid = 1 and l.mode = 'ExclusiveLock' and l.granted"
         " and (l.classid::bigint << 32) | l.objid::bigint"
-        " = case %s when 'sleep' then rec.sleep_lock() else rec.rest_lock() end",
+        " = case %s when 'sleep' then rec_internal.sleep_lock() else rec_internal.rest_lock() end",
         [lock],
     ).fetchone()
     return row == (1,)
@@ -184,7 +184,7 @@ def test_two_workers_fold_each_event_once(shelf: Connection, database_url: str) 
         wait_until(lambda: drained(shelf))
     differences = shelf.execute(
         "select max(abs(u.mass - r.mass)), max(u.interest <-> r.interest)"
-        " from rec.user_interests u, rec.replay(u.user_id) r where r.horizon = u.horizon"
+        " from rec.user_interests u, rec_internal.replay(u.user_id) r where r.horizon = u.horizon"
     ).fetchone()
     assert differences
     assert differences == (pytest.approx(0, abs=1e-4), pytest.approx(0, abs=1e-4))
@@ -201,14 +201,14 @@ def test_a_killed_worker_loses_nothing(shelf: Connection, database_url: str) -> 
         assert process.wait(PATIENCE_S) == 0
     assert drained(shelf)
     row = shelf.execute(
-        "select max(abs(u.mass - r.mass)) from rec.user_interests u, rec.replay('ann') r"
+        "select max(abs(u.mass - r.mass)) from rec.user_interests u, rec_internal.replay('ann') r"
         " where r.horizon = u.horizon"
     ).fetchone()
     assert row == (pytest.approx(0, abs=1e-4),)
 
 
 def test_it_refuses_a_database_of_another_encoder(shelf: Connection, database_url: str) -> None:
-    shelf.execute("select rec.register_encoder(%s, 'other', '{}', 384)", ["b" * 64])
+    shelf.execute("select rec_internal.register_encoder(%s, 'other', '{}', 384)", ["b" * 64])
     with worker(database_url) as process:
         assert process.wait(PATIENCE_S) == 1
         assert process.stderr
@@ -246,12 +246,12 @@ def error(db: Connection, encoder: Encoder, name: str) -> float:
     expected = np.concatenate(
         [encoder.encode_items([title], [title]), encoder.encode([text], "query")]
     )
-    ((calibration,),) = db.execute("select calibration from rec.encoders where active").fetchall()
+    ((calibration,),) = db.execute("select calibration from rec_internal.encoders where active").fetchall()
     if calibration is not None:
         expected = Calibration.from_bytes(calibration, encoder.dims).apply(expected)
     rows = db.execute(
         "select embedding from rec.item_vectors where item_id = %s"
-        " union all select embedding from rec.texts where text_hash = rec.content_hash(%s)",
+        " union all select embedding from rec_internal.texts where text_hash = rec_internal.content_hash(%s)",
         [name, text],
     ).fetchall()
     return float(np.abs(np.array([row[0].to_numpy() for row in rows]) - expected).max())
@@ -260,7 +260,7 @@ def error(db: Connection, encoder: Encoder, name: str) -> float:
 def refused(db: Connection) -> bool:
     """Whether a worker could not store and looks whether the vectors have moved by now."""
     query = "select true from pg_stat_activity where datname = current_database() and query = %s"
-    return db.execute(query, ["select rec.try_share_space()"]).fetchone() is not None
+    return db.execute(query, ["select rec_internal.try_share_space()"]).fetchone() is not None
 
 
 @pytest.mark.slow
@@ -368,7 +368,7 @@ def running(url: str, encoder: Encoder) -> Iterator[None]:
 
 
 def encoded(db: Connection, text: str) -> bool:
-    query = "select from rec.texts where text_hash = rec.content_hash(%s)"
+    query = "select from rec_internal.texts where text_hash = rec_internal.content_hash(%s)"
     return db.execute(query, [text]).rowcount == 1
 
 
@@ -384,7 +384,7 @@ def test_texts_are_encoded_while_a_worker_rests(
             shelf.execute("select rec.track('ann', p_text => %s)", [text])
             wait_until(lambda text=text: encoded(shelf, text))  # type: ignore[misc]
         wait_until(lambda: held(shelf, "rest"))
-        assert shelf.execute("select count(*) from rec.pending").fetchone() == (2,)
+        assert shelf.execute("select count(*) from rec_internal.pending").fetchone() == (2,)
 
 
 def test_a_text_that_comes_while_events_are_folded_is_encoded_meanwhile(
@@ -451,10 +451,10 @@ def test_a_text_that_came_just_before_a_fold_is_not_encoded_later_for_it(db: Con
     """The fold puts it off for seconds; it has the vector by then."""
     db.execute("select rec.track('ann', p_text => 'a warm coat')")
     assert db.execute("select rec.apply_pending()").fetchone() == (0,)
-    assert db.execute("select retry_at > now() from rec.pending").fetchone() == (True,)
-    assert db.execute("select text from rec.claim_texts(8)").fetchall() == [("a warm coat",)]
-    db.execute("select rec.park(array['ann'], array[1::bigint], 'no')")
-    assert db.execute("select text from rec.claim_texts(8)").fetchall() == []
+    assert db.execute("select retry_at > now() from rec_internal.pending").fetchone() == (True,)
+    assert db.execute("select text from rec_internal.claim_texts(8)").fetchall() == [("a warm coat",)]
+    db.execute("select rec_internal.park(array['ann'], array[1::bigint], 'no')")
+    assert db.execute("select text from rec_internal.claim_texts(8)").fetchall() == []
 
 
 def test_what_was_given_up_can_be_tried_again(
@@ -473,10 +473,10 @@ def test_what_was_given_up_can_be_tried_again(
 def test_a_database_of_another_version_or_encoder_is_refused(
     shelf: Connection, database_url: str, encoder: Encoder
 ) -> None:
-    shelf.execute("update rec.settings set sql_digest = 'older'")
+    shelf.execute("update rec_internal.state set sql_digest = 'older'")
     with pytest.raises(SchemaMismatch):
         drain(database_url, encoder)
-    shelf.execute("select rec.register_encoder(%s, 'other', '{}', 384)", ["b" * 64])
+    shelf.execute("select rec_internal.register_encoder(%s, 'other', '{}', 384)", ["b" * 64])
     with pytest.raises((SchemaMismatch, EncoderMismatch)):
         drain(database_url, encoder)
 

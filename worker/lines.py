@@ -84,7 +84,7 @@ class Lines:
         async def is_at_work(pid: int) -> bool:
             """Ask on the listening connection whether the server is busy with another one."""
             cursor = self.listener.cursor(row_factory=scalar_row)
-            await cursor.execute("select rec.is_at_work(%s, %s)", [pid, patience_s])
+            await cursor.execute("select rec_internal.is_at_work(%s, %s)", [pid, patience_s])
             return bool(await cursor.fetchone())
 
         working = [Line(self.work), Line(self.folds)]

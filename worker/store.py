@@ -74,14 +74,14 @@ class Cleaner:
 
     async def vacuum(self) -> int:
         """Clear the rows that erasures deleted; return how many erasures are done with."""
-        begun = await self._connection.execute("select * from rec.begin_vacuum()")
+        begun = await self._connection.execute("select * from rec_internal.begin_vacuum()")
         plan = await begun.fetchall()
         for statement, _ in plan:
             await self._connection.execute(statement.encode())
         if not plan:
             return 0
         _, erasures = plan[0]
-        await self._connection.execute("select rec.end_vacuum(%s)", [erasures])
+        await self._connection.execute("select rec_internal.end_vacuum(%s)", [erasures])
         return len(erasures)
 
 
@@ -100,7 +100,7 @@ class Store:
 
     async def end_sessions(self, pids: list[int]) -> int:
         """End what is left of these sessions of workers and return how many there were."""
-        return await self._value(int, "select rec.end_sessions(%s)", pids)
+        return await self._value(int, "select rec_internal.end_sessions(%s)", pids)
 
     async def hears(self, timeout_s: float) -> bool:
         """Notify ourselves and return whether it is heard; through a pooler it may not be."""
@@ -112,12 +112,12 @@ class Store:
 
     async def sql_digest(self) -> str:
         """Return the digest of the re-run objects that the database was migrated with."""
-        return await self._value(str, "select sql_digest from rec.settings")
+        return await self._value(str, "select sql_digest from rec_internal.state")
 
     async def register_encoder(self, encoder: Encoder) -> None:
         """Offer an encoder: it is the active one if there is none yet."""
         await self._call(
-            "select rec.register_encoder(%s, %s, %s, %s)",
+            "select rec_internal.register_encoder(%s, %s, %s, %s)",
             encoder.fingerprint,
             encoder.record.name,
             Jsonb(encoder.record.model_dump(mode="json")),
@@ -127,7 +127,7 @@ class Store:
     async def active_encoder(self) -> ActiveEncoder:
         """Return the encoder whose vectors are stored."""
         async with self.lines.work.cursor(row_factory=class_row(ActiveEncoder)) as cursor:
-            await cursor.execute("select * from rec.active_encoder()")
+            await cursor.execute("select * from rec_internal.active_encoder()")
             active = await cursor.fetchone()
         if active is None:
             raise psycopg.DataError
@@ -135,7 +135,7 @@ class Store:
 
     async def settled(self) -> bool:
         """Return whether vectors may be stored: no calibration is moving them."""
-        return await self._value(bool, "select rec.try_share_space()")
+        return await self._value(bool, "select rec_internal.try_share_space()")
 
     async def make_partitions(self) -> int:
         """Make the partitions of the months ahead and return how many were missing."""
@@ -143,7 +143,7 @@ class Store:
 
     async def vacuum_due(self) -> bool:
         """Return whether erasures left rows that a vacuum can clear."""
-        return await self._value(bool, "select rec.vacuum_due()")
+        return await self._value(bool, "select rec_internal.vacuum_due()")
 
     @asynccontextmanager
     async def cleaner(self) -> AsyncIterator[Cleaner]:
@@ -158,13 +158,13 @@ class Store:
     async def claim_items(self, limit: int) -> list[WaitingItem]:
         """Claim up to `limit` new or changed items."""
         async with self.lines.work.cursor(row_factory=class_row(WaitingItem)) as cursor:
-            await cursor.execute("select * from rec.claim_items(%s)", [limit])
+            await cursor.execute("select * from rec_internal.claim_items(%s)", [limit])
             return await cursor.fetchall()
 
     async def claim_texts(self, limit: int) -> list[WaitingText]:
         """Claim up to `limit` texts of queued events."""
         async with self.lines.work.cursor(row_factory=class_row(WaitingText)) as cursor:
-            await cursor.execute("select * from rec.claim_texts(%s)", [limit])
+            await cursor.execute("select * from rec_internal.claim_texts(%s)", [limit])
             return await cursor.fetchall()
 
     async def store_items(
@@ -173,7 +173,7 @@ class Store:
         """Store the vectors (n, dims) of items and return how many items still exist."""
         return await self._value(
             int,
-            "select rec.store_items(%s, %s, %s, %b)",
+            "select rec_internal.store_items(%s, %s, %s, %b)",
             fingerprint,
             [item.item_id for item in items],
             [item.content_hash for item in items],
@@ -186,7 +186,7 @@ class Store:
         """Store the vectors (n, dims) of texts and return how many were new."""
         return await self._value(
             int,
-            "select rec.store_texts(%s, %s, %b)",
+            "select rec_internal.store_texts(%s, %s, %b)",
             fingerprint,
             [text.text_hash for text in texts],
             [HalfVector(vector) for vector in vectors],
@@ -194,11 +194,15 @@ class Store:
 
     async def fail_item(self, item: WaitingItem, error: str) -> None:
         """Note that this content of an item cannot be encoded."""
-        await self._call("select rec.fail_item(%s, %s, %s)", item.item_id, item.content_hash, error)
+        await self._call(
+            "select rec_internal.fail_item(%s, %s, %s)", item.item_id, item.content_hash, error
+        )
 
     async def park_text(self, text: WaitingText, error: str) -> None:
         """Count a failure of the event of a claimed text; after enough of them it is parked."""
-        await self._call("select rec.park(%s, %s, %s)", [text.user_id], [text.event_id], error)
+        await self._call(
+            "select rec_internal.park(%s, %s, %s)", [text.user_id], [text.event_id], error
+        )
 
     async def apply_pending(self, limit: int) -> int:
         """Fold about `limit` of the oldest queued events and return how many."""
@@ -210,17 +214,21 @@ class Store:
 
     async def apply_event(self, user_id: str, event_id: int) -> bool:
         """Fold one queued event and return whether it left the queue."""
-        return await self._folding(bool, "select rec.apply_event(%s, %s)", user_id, event_id)
+        return await self._folding(
+            bool, "select rec_internal.apply_event(%s, %s)", user_id, event_id
+        )
 
     async def oldest_pending(self, limit: int) -> list[tuple[str, int]]:
         """Return user and event id of the oldest queued events."""
-        cursor = await self.lines.folds.execute("select * from rec.oldest_pending(%s)", [limit])
+        cursor = await self.lines.folds.execute(
+            "select * from rec_internal.oldest_pending(%s)", [limit]
+        )
         return await cursor.fetchall()
 
     async def park(self, user_id: str, event_id: int, error: str) -> None:
         """Count a failure to fold an event; after enough of them it is parked."""
         await self.lines.folds.execute(
-            "select rec.park(%s, %s, %s)", ([user_id], [event_id], error)
+            "select rec_internal.park(%s, %s, %s)", ([user_id], [event_id], error)
         )
 
     async def merge_deltas(self) -> int:
@@ -229,24 +237,24 @@ class Store:
 
     async def hasten(self) -> int:
         """Try again at once what waited for a vector, and return how many events."""
-        return await self._value(int, "select rec.hasten()")
+        return await self._value(int, "select rec_internal.retry_waiting()")
 
     async def revive(self) -> int:
         """Put events back whose item has come after all, and return how many."""
-        return await self._value(int, "select rec.revive()")
+        return await self._value(int, "select rec_internal.retry_known()")
 
     async def has_work(self) -> bool:
         """Return whether anything waits."""
-        return await self._value(bool, "select rec.has_work()")
+        return await self._value(bool, "select rec_internal.has_work()")
 
     async def seconds_to_retry(self, longest: float) -> float:
         """Return the seconds until a postponed event is due, at most `longest`."""
-        return await self._value(float, "select rec.seconds_to_retry(%s)", longest)
+        return await self._value(float, "select rec_internal.seconds_to_retry(%s)", longest)
 
     async def queue(self) -> Queue:
         """Return what waits, for the metrics."""
         async with self.lines.work.cursor(row_factory=class_row(Queue)) as cursor:
-            await cursor.execute("select * from rec.queue")
+            await cursor.execute("select * from rec_internal.queue")
             queue = await cursor.fetchone()
         if queue is None:
             raise psycopg.DataError
@@ -258,19 +266,25 @@ class Store:
 
     async def try_sleep(self) -> Sleep:
         """Try to become the one whom writers notify."""
-        return await self._try("select rec.try_sleep(rec.sleep_lock())")
+        return await self._try("select rec_internal.try_sleep(rec_internal.sleep_lock())")
 
     async def stop_sleeping(self) -> None:
         """Give the sleepers' lock back."""
-        await self.lines.listener.execute("select rec.stop_sleeping(rec.sleep_lock())")
+        await self.lines.listener.execute(
+            "select rec_internal.stop_sleeping(rec_internal.sleep_lock())"
+        )
 
     async def try_rest(self, patience_s: float) -> Sleep:
         """Try to become the one whom writers of texts notify; wait for those that are at it."""
-        return await self._try("select rec.try_sleep(rec.rest_lock(), %s)", patience_s)
+        return await self._try(
+            "select rec_internal.try_sleep(rec_internal.rest_lock(), %s)", patience_s
+        )
 
     async def stop_resting(self) -> None:
         """Give the lock of those who rest back."""
-        await self.lines.listener.execute("select rec.stop_sleeping(rec.rest_lock())")
+        await self.lines.listener.execute(
+            "select rec_internal.stop_sleeping(rec_internal.rest_lock())"
+        )
 
     async def _try(self, query: LiteralString, *parameters: object) -> Sleep:
         cursor = self.lines.listener.cursor(row_factory=scalar_row)

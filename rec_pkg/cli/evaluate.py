@@ -80,7 +80,15 @@ def evaluate(  # noqa: PLR0913  # as many as there are options
     limit: Annotated[
         int | None, typer.Option(min=1, help="Ask only so many questions, drawn at random.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random sample.")] = 0,
+    ranker: Annotated[
+        str | None,
+        typer.Option(
+            help="Make the lists with this row of rec.rankers in your database; default: with what "
+            "pgrec migrate gives.",
+            show_default=False,
+        ),
+    ] = None,
     json_file: Annotated[
         Path | None,
         typer.Option("--json", metavar="FILE", dir_okay=False, help="Write the figures as JSON."),
@@ -106,7 +114,9 @@ def evaluate(  # noqa: PLR0913  # as many as there are options
     """
     evaluation, report_module = _modules()
     _check_writable(json_file, plot_file)
-    options = evaluation.Options(protocol, core, keep_seen, frozen, limit, seed, tune, oracle)
+    options = evaluation.Options(
+        protocol, core, keep_seen, frozen, limit, seed, tune, oracle, ranker
+    )
     with refusals(), progress(lines=True) as on_progress:
         report = evaluation.evaluate(read_settings(), folder, options, on_progress)
     _print(report)

@@ -17,6 +17,7 @@ AsJson = Annotated[
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Domain = Annotated[str | None, typer.Option(help="Only items of this domain.")]
+Ranker = Annotated[str, typer.Option(help="A row of rec.rankers.")]
 Count = Annotated[int, typer.Option("-k", "--count", min=0, help="How many items.")]
 
 

@@ -8,10 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from rec_pkg.cli.options import AsJson, At, Count, Domain, Filter, Item, User, Yes  # noqa: TC001  # typer reads it
+from rec_pkg.cli.options import (  # noqa: TC001  # typer reads it
+    AsJson,
+    At,
+    Count,
+    Domain,
+    Filter,
+    Item,
+    Ranker,
+    User,
+    Yes,
+)
 from rec_pkg.cli.output import cell, console, print_json, print_table
 from rec_pkg.cli.session import open_client
 from rec_pkg.errors import BadInput
+from rec_pkg.terms import NAMES
+from rec_pkg.words import subject
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,10 +38,6 @@ TOLD: Final = {
     "occurred_at": "occurred at",
     "event": "event",
 }
-TERMS: Final = (
-    *("content", "latest", "closest", "transition", "together"),
-    *("trend", "newness", "repeat", "aversion"),
-)
 
 
 def register(app: typer.Typer) -> None:
@@ -59,18 +67,23 @@ def recommend(  # noqa: PLR0913  # as many as the SQL function has
     seed: Annotated[
         int,
         typer.Option(
-            min=-(2**31), max=2**31 - 1, help="Another one draws others, if the settings explore."
+            min=-(2**31),
+            max=2**31 - 1,
+            help="Seed for exploration; no effect while the ranker's exploration is 0.",
         ),
     ] = 0,
+    ranker: Ranker = "default",
     as_json: AsJson = False,
 ) -> None:
     """
     Recommend items to a user, best first.
 
-    The score adds up content (closeness to the user's interests), latest (to the last events),
-    closest (to the closest of them), transition (what others went on to from the last items),
-    together (what others had shortly before or after them), trend, newness, and repeat, less
-    aversion (closeness to what was disliked). An unknown user gets what is trending.
+    The score adds up, each times its weight in the ranker: content (closeness to the user's
+    interests), latest (closeness to the last events), closest (closeness to the closest of them),
+    transition (what users went on to from the last items), together (what users had shortly before
+    or after them), trend (popularity that decays), newness (no event speaks for the item yet) and
+    repeat (the user has seen it); it subtracts aversion (closeness to what the user disliked). An
+    unknown user gets what is trending.
     """
     with open_client() as client:
         rows = client.recommend(
@@ -81,23 +94,24 @@ def recommend(  # noqa: PLR0913  # as many as the SQL function has
             exclude_seen=not include_seen,
             diversity=diversity,
             seed=seed,
+            ranker=ranker,
         )
     if as_json:
         print_json(rows)
         return
-    terms = [term for term in TERMS if any(getattr(row, term) for row in rows)]
+    terms = [term for term in NAMES if any(getattr(row, term) for row in rows)]
     names = ("rank", "item_id", "title", "score", *terms, "path")
     _print_rows(rows, {name: {"rank": "#", "item_id": "item"}.get(name, name) for name in names})
 
 
-def explain(user: User, item: Item, *, as_json: AsJson = False) -> None:
+def explain(user: User, item: Item, *, ranker: Ranker = "default", as_json: AsJson = False) -> None:
     """
     Split the score of an item for a user into the share of each past event.
 
     The shares add up to the score exactly.
     """
     with open_client() as client:
-        shares = client.explain(user, item)
+        shares = client.explain(user, item, ranker=ranker)
     if as_json:
         print_json(shares)
         return
@@ -228,7 +242,7 @@ def resume(user: User) -> None:
 
 
 def _told(share: Share) -> dict[str, Any]:
-    what = share.title or share.text or share.item_id
+    what = None if share.event_id is None else subject(share)
     event = None if share.event_id is None else str(share.event_id)
     return asdict(share) | {"what": what, "event": event}
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rec_pkg.cli.options import AsJson  # noqa: TC001  # typer reads it
+from rec_pkg.cli.options import AsJson, Ranker  # noqa: TC001  # typer reads it
 from rec_pkg.cli.output import console, print_json, print_table, progress
 from rec_pkg.cli.session import open_connection
 from rec_pkg.errors import BadInput
@@ -41,7 +41,8 @@ def tune(  # noqa: PLR0913  # as many as there are options
     undo: Annotated[
         bool, typer.Option("--undo", help="Bring back the settings before the last tuning.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of every draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random samples.")] = 0,
+    ranker: Ranker = "default",
     as_json: AsJson = False,
 ) -> None:
     """
@@ -63,18 +64,18 @@ def tune(  # noqa: PLR0913  # as many as there are options
     if undo and dry_run:
         raise typer.BadParameter("--undo changes the settings", param_hint="--dry-run")
     options = tuning.Options(
-        keep_seen=keep_seen, since=since and since.replace(tzinfo=UTC), seed=seed
+        keep_seen=keep_seen, since=since and since.replace(tzinfo=UTC), seed=seed, ranker=ranker
     )
     with open_connection() as connection, progress(lines=True) as on_progress:
         register_vector(connection)
         store = tuning.Store(connection)
         if undo:
-            _say(_undone(store), as_json=as_json)
+            _say(_undone(store, ranker), as_json=as_json)
             return
         found = tuning.fit(tuning.prepare(store, options), options, on_progress)
         adopted = found.better and not dry_run
         if not dry_run:
-            store.record(found.after, found.figures, adopt=adopted)
+            store.record(ranker, found.after, found.figures, adopt=adopted)
     if as_json:
         settings = {"before": dict(found.before), "after": dict(found.after)}
         print_json({"adopted": adopted, "settings": settings, "figures": dict(found.figures)})
@@ -83,8 +84,8 @@ def tune(  # noqa: PLR0913  # as many as there are options
     console.print(_verdict(found, dry_run=dry_run), soft_wrap=True)
 
 
-def _undone(store: Store) -> dict[str, Any]:
-    undone = store.undo()
+def _undone(store: Store, ranker: str) -> dict[str, Any]:
+    undone = store.undo(ranker)
     if undone is None:
         raise BadInput("there is no tuning to take back")
     return {"undone": undone}

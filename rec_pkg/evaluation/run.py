@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from rec_pkg.database import conninfo
 from rec_pkg.errors import BadInput
 from rec_pkg.evaluation.baselines import ContentRanker
 from rec_pkg.evaluation.contest import NAMES, Contest
@@ -17,7 +18,7 @@ from rec_pkg.evaluation.protocols import make_plan
 from rec_pkg.evaluation.replay import play
 from rec_pkg.evaluation.report import Report, Result
 from rec_pkg.evaluation.scratch import run_worker, scratch_database
-from rec_pkg.evaluation.store import Store
+from rec_pkg.evaluation.store import Store, read_ranker
 from rec_pkg.evaluation.tuned import Tuned, calibrate, tune
 from rec_pkg.progress import silent
 from rec_pkg.ranking_metrics import accuracy, bootstrap, coverage, numbered, variety
@@ -47,7 +48,8 @@ class Options:
     with so many others (`time` and `loo`). `frozen` leaves the collaborative tables as they are
     after the log. `limit` draws so many cases, with `seed`. With `tune` the vectors are calibrated
     on the catalogue and the ranker is tuned on the log first. With `oracle` the best order of the
-    candidates is a model, too.
+    candidates is a model, too. `ranker` names the row of `rec.rankers` in the configured database
+    that lists are made with; None is what `pgrec migrate` gives.
     """
 
     protocol: Protocol | None = None
@@ -58,6 +60,7 @@ class Options:
     seed: int = 0
     tune: bool = False
     oracle: bool = False
+    ranker: str | None = None
 
 
 def evaluate(
@@ -78,6 +81,8 @@ def evaluate(
     started = perf_counter()
     dataset = read_dataset(folder)
     with scratch_database(settings, dataset, on_progress) as address, Store.open(address) as store:
+        if options.ranker:
+            store.take_ranker(read_ranker(conninfo(settings), options.ranker))
         kinds = store.kinds()
         _check_kinds(dataset, kinds)
         disliking = {kind for kind, weight in kinds.items() if weight < 0}
@@ -128,6 +133,7 @@ def _asked(dataset: Dataset, plan: Plan, options: Options) -> dict[str, Any]:
         "dropped_rows": dataset.dropped,
         "core": None if plan.protocol == "rows" else options.core,
         "keep_seen": options.keep_seen,
+        "ranker": options.ranker,
         "frozen": options.frozen,
         "limit": options.limit,
         "seed": options.seed,

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any, Final, LiteralString
 import numpy as np
 import psycopg
 from pgvector.psycopg import register_vector
+from psycopg import errors
+from psycopg.types.json import Jsonb
 
 from rec_pkg import statements
+from rec_pkg.errors import BadInput, told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -49,6 +52,17 @@ class Store:
             register_vector(connection)
             yield cls(connection)
 
+    def take_ranker(self, ranker: Mapping[str, Any]) -> None:
+        """Make lists with these settings, a row of `rec.rankers` by column, from now on."""
+        default = Jsonb({**ranker, "ranker": "default"})
+        with self._connection.transaction():
+            self._connection.execute("delete from rec.rankers")
+            self._connection.execute(
+                "insert into rec.rankers"
+                " select r.* from jsonb_populate_record(null::rec.rankers, %s) r",
+                (default,),
+            )
+
     def kinds(self) -> dict[str, float]:
         """Return the weight of each kind of event."""
         return dict(self._connection.execute("select kind, weight from rec.event_kinds"))
@@ -59,7 +73,8 @@ class Store:
 
     def pending(self) -> int:
         """Return how many events are not folded yet."""
-        return int(self._one("select count(*) from rec.pending where retry_at < 'infinity'")[0])
+        call = "select count(*) from rec_internal.pending where retry_at < 'infinity'"
+        return int(self._one(call)[0])
 
     def load(self, events: Sequence[Event]) -> None:
         """Append events to the log as `pgrec load` does."""
@@ -109,13 +124,10 @@ class Store:
     def candidates(self, user_id: str, k: int, as_of: datetime, *, exclude_seen: bool) -> set[str]:
         """Return the items that such a list of `k` is chosen from."""
         rows = self._connection.execute(
-            "select c.item_id from rec.settings s"
-            " cross join rec.profile(%(user)s, %(as_of)s) u"
-            " cross join lateral rec.candidates("
-            " (select array_agg(t.centre order by t.topic) from rec.topics(%(user)s, %(as_of)s) t)"
-            " || u.interests || u.latest, u.next_items, u.companions,"
-            " greatest(s.candidates, %(k)s), null, '{}',"
-            " case when %(exclude_seen)s then u.seen else '{}' end) c",
+            "select c.item_id from rec_internal.ranker('default') r"
+            " cross join rec_internal.profile_of(%(user)s, r, %(as_of)s) u"
+            " cross join rec_internal.candidates("
+            " u, r, %(k)s, null, '{}', case when %(exclude_seen)s then u.seen else '{}' end) c",
             {"user": user_id, "k": k, "as_of": as_of, "exclude_seen": exclude_seen},
         )
         return {item_id for (item_id,) in rows}
@@ -151,15 +163,15 @@ class Store:
 
     def latest_items(self) -> int:
         """Return how many of the last events count as the latest."""
-        return int(self._one("select latest_items from rec.settings")[0])
+        return int(self._one("select latest_items from rec.rankers where ranker = 'default'")[0])
 
     def encoder(self) -> str:
         """Return the name of the active encoder."""
-        return str(self._one("select name from rec.encoders where active")[0])
+        return str(self._one("select name from rec_internal.encoders where active")[0])
 
     def forget_users(self) -> None:
         """Empty the log and what was folded of it; vectors of items and texts stay."""
-        self._connection.execute("truncate rec.events, rec.pending, rec.user_interests")
+        self._connection.execute("truncate rec.events, rec_internal.pending, rec.user_interests")
 
     def _one(
         self, call: LiteralString, parameters: Mapping[str, object] | tuple[object, ...] = ()
@@ -168,3 +180,21 @@ class Store:
         if row is None:
             raise psycopg.DataError(f"no row from {call}")
         return row
+
+
+def read_ranker(conninfo: str, name: str) -> dict[str, Any]:
+    """
+    Return a row of `rec.rankers` of a deployment, by column.
+
+    Raises:
+        BadInput: if there is no ranker of this name, or no schema `rec`.
+    """
+    with psycopg.connect(conninfo) as connection:
+        try:
+            call = "select to_jsonb(r) from rec_internal.ranker(%s) r"
+            row = connection.execute(call, (name,)).fetchone()
+        except (errors.UndefinedFunction, errors.InvalidSchemaName) as error:
+            raise BadInput(f"no ranker {name}: the database has no schema rec") from error
+        except errors.InvalidParameterValue as error:
+            raise BadInput(told(error)) from error
+    return dict(row[0]) if row else {}

@@ -56,7 +56,7 @@ def tune(
         except BadInput as error:
             return Tuned({"adopted": False, "why": str(error)}, None)
         found = tuning.fit(replay, options, on_progress)
-        store.record(found.after, found.figures, adopt=found.better)
+        store.record(options.ranker, found.after, found.figures, adopt=found.better)
     facts = {"adopted": found.better, "settings": found.after, "figures": found.figures}
     return Tuned(facts, _content(replay, options, on_progress))
 

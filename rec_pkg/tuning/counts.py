@@ -1,8 +1,9 @@
 """
 What people go on to, and what is popular, as of any moment of the past.
 
-The same counts as `rec.item_transitions` and `rec.popularity`, kept with their times instead of
-being added up, so that each question sees the events strictly before it and no others.
+These are the counts of `rec_internal.item_transitions` and `rec_internal.popularity`, kept with
+their times instead of being added up, so that each question sees the events strictly before it and
+no others.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def steps_of(log: Log, window: int) -> tuple[Steps, Steps]:
     """
     Return the steps by the item they leave and by the item they lead to.
 
-    As in `rec.add_deltas`: from each of the `window` items before, 1 / distance.
+    As in `rec_internal.add_deltas`: from each of the `window` items before, 1 / distance.
     """
     chosen = np.flatnonzero(log.chosen)
     chosen = chosen[np.argsort(log.users[chosen], kind="stable")]

@@ -17,10 +17,11 @@ import numpy as np
 from rec_pkg.errors import BadInput
 from rec_pkg.progress import silent
 from rec_pkg.ranking_metrics import accuracy, bootstrap
+from rec_pkg.terms import NAMES
 from rec_pkg.tuning.examples import able_events, examples, split
 from rec_pkg.tuning.log import NONE
 from rec_pkg.tuning.search import CONTENT, Choice, Search, Task, lifts
-from rec_pkg.tuning.terms import TERMS, Shape, Terms
+from rec_pkg.tuning.terms import Shape, Terms
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -50,14 +51,15 @@ class Options:
 
     With `keep_seen` lists may hold what a user had seen, and it is fitted how much that speaks for
     an item. Examples are events `since` then, by default the middle of the log. `fresh` asks for
-    each user as if he were not in the log but all others were, whatever the time. `seed` is that of
-    every draw.
+    each user as if they were not in the log but all others were, whatever the time. `seed` is that
+    of every draw. `ranker` is the row of `rec.rankers` that is tuned.
     """
 
     keep_seen: bool = False
     since: datetime | None = None
     fresh: bool = False
     seed: int = 0
+    ranker: str = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ def prepare(store: Store, options: Options) -> Replay:
     Raises:
         BadInput: if too few users have a past and something that came after it.
     """
-    settings = store.settings()
+    settings = store.settings(options.ranker)
     log, available = store.log(EVENTS)
     since = options.since.timestamp() if options.since else _half_way(log)
     able = able_events(log, available, since=since, keep_seen=options.keep_seen)
@@ -112,7 +114,7 @@ def fit(replay: Replay, options: Options, on_progress: OnProgress = silent) -> J
     now, shape = replay.settings, replay.learning.terms.shape
     search = Search(replay.learning, options.seed, on_progress)
     present = Choice(
-        TERMS,
+        NAMES,
         float(now.tunable["latest_decay"]),
         now.half_life_s,
         now.tunable["session_weight"],
@@ -124,10 +126,10 @@ def fit(replay: Replay, options: Options, on_progress: OnProgress = silent) -> J
         changed["popularity_half_life"] = f"{choice.half_life_s:.0f} seconds"
     if choice.session > 0 and choice.session_half_life_s != now.session_half_life_s:
         changed["session_half_life"] = f"{choice.session_half_life_s:.0f} seconds"
-    changed |= _in_proportion(now.tunable, changed, set(TERMS) - set(search.telling))
+    changed |= _in_proportion(now.tunable, changed, set(NAMES) - set(search.telling))
     after = dict(now.tunable) | changed
     old = _weights(now.tunable, present, shape)
-    new = _weights(after, replace(choice, terms=TERMS), shape)
+    new = _weights(after, replace(choice, terms=NAMES), shape)
     weights = np.stack([old, new], axis=1)
     figures, better = _judged(replay.judging, weights, (present, choice), on_progress)
     return Judgement(now.tunable, after, figures, better)
@@ -173,7 +175,7 @@ def _as_settings(choice: Choice, weights: Floats, shape: Shape) -> dict[str, Any
     fitted = dict(zip(choice.terms, weights[columns].tolist(), strict=True))
     settings: dict[str, Any] = {
         f"{term}_weight": round(float(np.clip(fitted.get(term, 0.0), -MOST, MOST)), 4)
-        for term in TERMS
+        for term in NAMES
     }
     return settings | {"latest_decay": choice.decay, "session_weight": choice.session}
 

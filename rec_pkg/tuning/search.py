@@ -16,8 +16,9 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from rec_pkg.progress import silent
+from rec_pkg.terms import NAMES
 from rec_pkg.tuning.logit import Sample, fit
-from rec_pkg.tuning.terms import LIFTED, TERMS
+from rec_pkg.tuning.terms import LIFTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -172,7 +173,7 @@ class Search:
         differing = self._sample.terms[able].std(axis=0, dtype=np.float64) > 0
         return tuple(
             term
-            for term in TERMS
+            for term in NAMES
             if differing[shape.places([term], shape.decays[0], shape.half_lives_s[0])].all()
         )
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, LiteralString
 
 import numpy as np
+from psycopg import errors
 from psycopg.types.json import Jsonb
 
-from rec_pkg.errors import DatabaseRefused
+from rec_pkg.errors import BadInput, DatabaseRefused, told
 from rec_pkg.tuning.log import NONE, Horizon, Log
 
 if TYPE_CHECKING:
@@ -40,16 +41,27 @@ class Store:
     def __init__(self, connection: Connection[Any]) -> None:
         self._connection = connection
 
-    def settings(self) -> Settings:
-        """Return the settings of ranking."""
-        return Settings(
-            *self._one(
-                "select rec.tunable_settings(), extract(epoch from popularity_half_life)::float8,"
-                " latest_items, transition_window, transition_prior,"
-                " extract(epoch from transition_half_life)::float8,"
-                " extract(epoch from session_half_life)::float8 from rec.settings"
+    def settings(self, ranker: str) -> Settings:
+        """
+        Return the settings of a ranker.
+
+        Raises:
+            BadInput: if there is no ranker of this name.
+        """
+        try:
+            return Settings(
+                *self._one(
+                    "select rec_internal.tunable_settings(r.ranker),"
+                    " extract(epoch from s.popularity_half_life)::float8,"
+                    " r.latest_items, s.transition_window, r.transition_prior,"
+                    " extract(epoch from s.transition_half_life)::float8,"
+                    " extract(epoch from r.session_half_life)::float8"
+                    " from rec.settings s cross join rec_internal.ranker(%s) r",
+                    (ranker,),
+                )
             )
-        )
+        except errors.InvalidParameterValue as error:
+            raise BadInput(told(error)) from error
 
     def log(self, limit: int) -> tuple[Log, Integers]:
         """
@@ -89,21 +101,24 @@ class Store:
         self._fill(
             log.text_vectors,
             {self._hashes[place]: place for place in texts.tolist()},
-            "select text_hash, embedding from rec.texts where text_hash = any(%s)",
+            "select text_hash, embedding from rec_internal.texts where text_hash = any(%s)",
         )
 
-    def record(self, after: Mapping[str, Any], figures: Mapping[str, Any], *, adopt: bool) -> int:
-        """Keep what was found, change the settings if `adopt`, and return the id of the record."""
-        call = "select rec.record_tuning(%s, %s, %s)"
-        return int(self._one(call, (Jsonb(after), Jsonb(figures), adopt))[0])
+    def record(
+        self, ranker: str, after: Mapping[str, Any], figures: Mapping[str, Any], *, adopt: bool
+    ) -> int:
+        """Store what was found, change the ranker if `adopt`, and return the id of the record."""
+        call = "select rec_internal.record_tuning(%s, %s, %s, %s)"
+        return int(self._one(call, (ranker, Jsonb(after), Jsonb(figures), adopt))[0])
 
-    def undo(self) -> int | None:
-        """Bring back the settings before the last adopted tuning and return its id."""
-        undone = self._one("select rec.undo_tuning()")[0]
+    def undo(self, ranker: str) -> int | None:
+        """Bring back the settings before a ranker's last adopted tuning and return its id."""
+        undone = self._one("select rec.undo_tuning(%s)", (ranker,))[0]
         return None if undone is None else int(undone)
 
     def _events(self, limit: int, items: Mapping[str, int]) -> list[tuple[Any, ...]]:
-        cursor = self._connection.execute("select * from rec.tuning_log(%s)", (limit,), binary=True)
+        call = "select * from rec_internal.tuning_log(%s)"
+        cursor = self._connection.execute(call, (limit,), binary=True)
         return [
             (row[0], NONE if row[1] is None else items[row[1]], *row[2:])
             for row in cursor

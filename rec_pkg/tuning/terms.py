@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from rec_pkg.terms import NAMES, TERMS
 from rec_pkg.tuning.counts import NOBODY, Steps, Trend, steps_of
 from rec_pkg.tuning.log import NONE, unit
 
@@ -26,20 +27,9 @@ if TYPE_CHECKING:
 
     from rec_pkg.tuning.log import Floats, Integers, Log, Vectors
 
-TERMS: Final = (
-    "content",
-    "latest",
-    "closest",
-    "transition",
-    "together",
-    "trend",
-    "newness",
-    "repeat",
-    "aversion",
-)
-BY_DECAY: Final = frozenset({"latest", "transition", "together"})
-BY_HALF_LIFE: Final = frozenset({"trend"})
-LIFTED: Final = {"transition": 1.0, "together": 1.0, "trend": -1.0, "newness": -1.0}
+BY_DECAY: Final = frozenset(term.name for term in TERMS if term.by_decay)
+BY_HALF_LIFE: Final = frozenset(term.name for term in TERMS if term.by_half_life)
+LIFTED: Final = {term.name: term.lift for term in TERMS}
 """By what of `session_weight` a term grows right after an event."""
 NO_DIRECTION: Final = 1e-3
 TINY: Final = float(np.finfo(np.float64).tiny)
@@ -68,7 +58,7 @@ class Shape:
     @property
     def columns(self) -> tuple[tuple[str, float | None], ...]:
         """Return term and value of each column."""
-        return tuple((term, value) for term in TERMS for value in self._values(term))
+        return tuple((term, value) for term in NAMES for value in self._values(term))
 
     def _values(self, term: str) -> tuple[float | None, ...]:
         if term in BY_DECAY:
@@ -83,7 +73,7 @@ class Shape:
 
     def lift(self, session: float, session_half_life_s: float, presence: Floats) -> Floats:
         """Return by what a visit lifts the columns (..., columns), given presence (..., values)."""
-        signs = np.array([LIFTED.get(term, 0.0) for term, _ in self.columns])
+        signs = np.array([LIFTED[term] for term, _ in self.columns])
         place = self.session_half_lives_s.index(session_half_life_s)
         return np.asarray(1 + session * presence[..., place, None] * signs)
 
@@ -191,7 +181,7 @@ class Question:
             "repeat": repeat,
             "aversion": -aversion,
         }
-        return np.concatenate([parts[term] for term in TERMS], axis=1, dtype=np.float32)
+        return np.concatenate([parts[term] for term in NAMES], axis=1, dtype=np.float32)
 
     def _compared(self, vectors: Vectors) -> tuple[Floats, ...]:
         """Return content, latest, closest and aversion, each (items, its columns)."""

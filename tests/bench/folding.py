@@ -46,7 +46,7 @@ FLOOR: Final = """
         select e.user_id, h.horizon, sum(
             array_fill(0.5::real, array[vector_dims(v.embedding)])::vector * v.embedding::vector
         ) as interest
-        from rec.pending p
+        from rec_internal.pending p
         join rec.events e using (user_id, event_id, occurred_at)
         join rec.item_vectors v on v.item_id = e.item_id
         cross join rec.horizons h
@@ -57,7 +57,7 @@ FLOOR: Final = """
 TELL: Final = """
     create function tell() returns trigger language plpgsql as
     $$ begin perform pg_notify('stored', encode(new.text_hash, 'hex')); return null; end $$;
-    create trigger tell after insert on rec.texts for each row execute function tell();
+    create trigger tell after insert on rec_internal.texts for each row execute function tell();
 """
 WORDS: Final = [
     "shirt",
@@ -84,7 +84,7 @@ def fold_all(url: str, sessions: int = 1) -> int:
 
     def work() -> None:
         with psycopg.connect(url, autocommit=True) as db:
-            while value(db, "select count(*) from rec.pending limit 1"):
+            while value(db, "select count(*) from rec_internal.pending limit 1"):
                 folded.append(value(db, "select rec.apply_pending(%s)", BATCH))
 
     threads = [threading.Thread(target=work) for _ in range(sessions)]
@@ -96,8 +96,8 @@ def fold_all(url: str, sessions: int = 1) -> int:
 
 
 def clear(db: Connection) -> None:
-    db.execute("truncate rec.item_deltas")
-    db.execute("vacuum analyze rec.pending")
+    db.execute("truncate rec_internal.item_deltas")
+    db.execute("vacuum analyze rec_internal.pending")
     db.execute("vacuum analyze rec.user_interests")
     db.execute("vacuum analyze rec.events")
 
@@ -111,7 +111,7 @@ def over_floor(db: Connection, repeats: int) -> tuple[Target, dict[str, float]]:
     }
     for turn in range(repeats + 1):
         db.execute(EVENTS, [500, turn, BATCH])
-        db.execute("analyze rec.pending")
+        db.execute("analyze rec_internal.pending")
         start = time.perf_counter()
         db.execute(FLOOR).fetchall()
         middle = time.perf_counter()
@@ -158,7 +158,7 @@ def some_text(number: int) -> str:
 
 
 def text_hash(number: int) -> str:
-    """Return the key in rec.texts, in hex, of a text."""
+    """Return the key in rec_internal.texts, in hex, of a text."""
     return sha256(some_text(number).encode()).hexdigest()
 
 
@@ -253,7 +253,7 @@ def text_lag(db: Connection, url: str) -> tuple[Target, dict[str, float]]:
         encoder.encode([some_text(-number)], "query")
         encodes.append(time.perf_counter() - start)
     notify = round_trip(url)
-    db.execute("select rec.make_vector_index()")  # lists search by it
+    db.execute("select rec_internal.make_vector_index()")  # lists search by it
     db.execute(TELL)
     readers = ConnectionPool(url, min_size=READERS, kwargs={"autocommit": True})
     with working(url), readers:

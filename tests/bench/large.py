@@ -86,7 +86,7 @@ def click(db: Connection) -> None:
         db.execute(
             "select rec.track(%s, 'i' || n * 97) from generate_series(1, 3) n", [f"heavy {number}"]
         )
-    db.execute("analyze rec.pending")
+    db.execute("analyze rec_internal.pending")
 
 
 def listed(db: Connection, user: str) -> list[tuple[Any, ...]]:

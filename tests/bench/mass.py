@@ -124,7 +124,7 @@ def add_piece(
         cursor.execute(
             "insert into rec.items (item_id, title, attributes, encoded_hash)"
             " select p.item_id, p.title, p.attributes,"
-            " rec.item_hash(p.title, '', p.attributes, '{}') from piece p"
+            " rec_internal.item_hash(p.title, '', p.attributes, '{}') from piece p"
         )
         with cursor.copy("copy rec.item_vectors from stdin with (format binary)") as copy:
             copy.set_types(["text", "halfvec"])

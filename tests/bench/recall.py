@@ -98,7 +98,7 @@ def recall_of_lists(db: Connection, users: list[str]) -> Target:
     """Mean share of the ten listed that are listed when all items are compared."""
     found = [{row[1] for row in fetch(db, LIST, user)} for user in users]
     with db.transaction(force_rollback=True):
-        db.execute("update rec.settings set exact_limit = 100000")
+        db.execute("update rec.rankers set exact_limit = 100000")
         whole = f"{LIST[:-1]}, p_domain => 'default')"
         wanted = [{row[1] for row in fetch(db, whole, user)} for user in users]
     share = statistics.mean(len(f & w) / len(w) for f, w in zip(found, wanted, strict=True))

@@ -43,7 +43,8 @@ DIRECTIONS: Final = """
             union all
             select i.interest from rec.interest(%(user)s) i where i.weight > 0
             union all
-            select sum(rec.scaled(l.embedding, l.weight)) from rec.latest_shares(%(user)s) l
+            select sum(rec_internal.scaled(l.embedding, l.weight)) from rec_internal.latest_shares(
+                %(user)s, rec_internal.ranker('default')) l
         ) d
     )
     select d.query from direction d where not exists (
@@ -125,11 +126,11 @@ def measure(db: Connection, repeats: int) -> tuple[list[Target], dict[str, float
     newcomers = [f"newcomer {n}" for n in range(shop.NEWCOMERS)]
     for user in heavy:
         db.execute("select rec.track(%s, 'i' || n * 97) from generate_series(1, 3) n", [user])
-    db.execute("analyze rec.pending")
+    db.execute("analyze rec_internal.pending")
     # Raw searches look as far as those of the lists.
     db.execute(
         "select set_config('hnsw.ef_search', (ef_search / 2)::text, false),"
-        " set_config('hnsw.iterative_scan', 'strict_order', false) from rec.settings"
+        " set_config('hnsw.iterative_scan', 'strict_order', false) from rec.rankers"
     )
     queries = [vector for user in heavy for vector in directions(db, user)][:50]
     times = lists(db, heavy, repeats) | plain_lists(db, newcomers, repeats * 4)

@@ -42,7 +42,7 @@ SAMPLE: Final = """
     select s.relname, s.n_dead_tup, s.n_tup_upd, s.n_tup_hot_upd,
         pg_relation_size(s.relid), pg_indexes_size(s.relid), c.reltuples::bigint
     from pg_stat_user_tables s join pg_class c on c.oid = s.relid
-    where s.schemaname = 'rec' and s.relname = any(%s)
+    where s.schemaname in ('rec', 'rec_internal') and s.relname = any(%s)
 """
 
 
@@ -152,7 +152,7 @@ def resident(pid: int) -> int:
 
 
 def look(db: Connection, pid: int, at: float) -> Sample:
-    row = db.execute("select count(*) from rec.pending").fetchone()
+    row = db.execute("select count(*) from rec_internal.pending").fetchone()
     states = db.execute(SAMPLE, [list(WATCHED)]).fetchall()
     tables = {state[0]: State(*state[1:]) for state in states}
     return Sample(at, resident(pid), row[0] if row else 0, tables)

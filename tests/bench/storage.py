@@ -65,10 +65,10 @@ TABLES: Final = {
 COUNTS: Final = {
     "item": "select count(*) from rec.items",
     "user": "select count(distinct user_id) from rec.user_interests",
-    "base": "select count(distinct user_id) from rec.interest_bases",
+    "base": "select count(distinct user_id) from rec_internal.interest_bases",
     "event": "select count(*) from rec.events",
-    "pair": "select count(*) from rec.item_transitions",
-    "text": "select count(*) from rec.texts",
+    "pair": "select count(*) from rec_internal.item_transitions",
+    "text": "select count(*) from rec_internal.texts",
 }
 # A deployment to reckon with: people, catalogue, events and new texts of a person in a year.
 PEOPLE: Final = 100_000_000
@@ -100,8 +100,8 @@ class Weight(NamedTuple):
 def add_texts(db: Connection) -> None:
     """Vectors of texts, as they are kept once a text is encoded."""
     db.execute(
-        "insert into rec.texts (text_hash, embedding)"
-        " select rec.content_hash('text ' || n), v.embedding from generate_series(1, %s) n"
+        "insert into rec_internal.texts (text_hash, embedding)"
+        " select rec_internal.content_hash('text ' || n), v.embedding from generate_series(1, %s) n"
         " join rec.item_vectors v on v.item_id = 'i' || n",
         [TEXTS],
     )
@@ -109,7 +109,7 @@ def add_texts(db: Connection) -> None:
 
 def add_bases(db: Connection) -> None:
     """What is kept of users whose old events were dropped."""
-    db.execute("insert into rec.interest_bases select * from rec.user_interests")
+    db.execute("insert into rec_internal.interest_bases select * from rec.user_interests")
 
 
 def log_bytes(db: Connection) -> dict[str, float]:

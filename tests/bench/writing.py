@@ -50,13 +50,13 @@ do $$
 declare
     v_month record;
 begin
-    for v_month in select * from rec.months() loop
+    for v_month in select * from rec_internal.months() loop
         execute format('create table bare.%I partition of bare.events for values from (%L) to (%L)',
             v_month.partition::text, v_month.first_at, v_month.end_at);
     end loop;
 end $$;
 """
-EMPTY: Final = "truncate rec.events, rec.pending, rec.item_deltas, bare.events"
+EMPTY: Final = "truncate rec.events, rec_internal.pending, rec_internal.item_deltas, bare.events"
 CLICK: Final = "insert into rec.events (user_id, item_id) values (%s, %s)"
 ASK: Final = (
     "select round(i.mass), %(item)s = any(rec.seen_items(%(user)s))"
@@ -67,11 +67,11 @@ LIST: Final = "select item_id from rec.recommend(%s, 3)"
 LOUD: Final = """
 do $$
 begin
-    execute replace(pg_get_functiondef('rec.enqueue'::regproc),
-        'and not pg_try_advisory_xact_lock_shared(rec.sleep_lock())', '');
+    execute replace(pg_get_functiondef('rec_internal.enqueue'::regproc),
+        'and not pg_try_advisory_xact_lock_shared(rec_internal.sleep_lock())', '');
 end $$;
 """
-QUIET: Final = "select pg_get_functiondef('rec.enqueue'::regproc)"
+QUIET: Final = "select pg_get_functiondef('rec_internal.enqueue'::regproc)"
 
 
 class Writers:
@@ -119,7 +119,7 @@ def settle(db: Connection, table: str) -> None:
 
 
 def waiting(db: Connection) -> bool:
-    row = db.execute("select rec.has_work()").fetchone()
+    row = db.execute("select rec_internal.has_work()").fetchone()
     return bool(row and row[0])
 
 

@@ -17,14 +17,14 @@ INTERESTS = """
     select w.user_id, r.horizon, coalesce(u.mass, 0) - r.mass,
         coalesce(u.interest <-> r.interest, vector_norm(r.interest)) / r.mass, u.as_of = r.as_of
     from (select distinct e.user_id from rec.events e) w
-    cross join lateral rec.replay(w.user_id) r
+    cross join lateral rec_internal.replay(w.user_id) r
     left join rec.user_interests u on u.user_id = w.user_id and u.horizon = r.horizon
 """
 COUNTS = """
     select 'popularity', p.item_id, '', p.log_mass, p.log_outgoing, p.log_incoming
-    from rec.popularity p
+    from rec_internal.popularity p
     union all
-    select 'transition', t.from_item, t.to_item, t.log_mass, null, null from rec.item_transitions t
+    select 'transition', t.from_item, t.to_item, t.log_mass, null, null from rec_internal.item_transitions t
 """
 
 

@@ -106,6 +106,6 @@ def sleeping(db: Connection) -> bool:
         "select count(*) from pg_locks l join pg_database d on d.oid = l.database"
         " where d.datname = current_database() and l.locktype = 'advisory'"
         " and l.objsubid = 1 and l.mode = 'ExclusiveLock' and l.granted"
-        " and (l.classid::bigint << 32) | l.objid::bigint = rec.sleep_lock()"
+        " and (l.classid::bigint << 32) | l.objid::bigint = rec_internal.sleep_lock()"
     ).fetchone()
     return row == (1,)

@@ -40,7 +40,7 @@ def _write(db: Connection, chance: random.Random, users: list[str]) -> None:
 
 def fold(db: Connection, chance: random.Random) -> None:
     db.execute("select rec.apply_users(%s)", [chance.sample(USERS, len(USERS))])
-    db.execute("select rec.apply_pending(), rec.merge_deltas(), rec.hasten()")
+    db.execute("select rec.apply_pending(), rec.merge_deltas(), rec_internal.retry_waiting()")
 
 
 def undo(db: Connection, chance: random.Random) -> None:
@@ -94,13 +94,13 @@ def test_folding_writing_undoing_rebuilding_and_forgetting_never_lock_each_other
 
 
 CALLS = (
-    "rec.hasten()",
+    "rec_internal.retry_waiting()",
     "rec.retry()",
-    "rec.revive()",
+    "rec_internal.retry_known()",
     "rec.apply_pending()",
     "rec.apply_users('{ann}')",
-    "rec.apply_event('ann', (select max(event_id) from rec.events))",
-    "rec.park('{ann}', array[(select max(event_id) from rec.events)], 'why')",
+    "rec_internal.apply_event('ann', (select max(event_id) from rec.events))",
+    "rec_internal.park('{ann}', array[(select max(event_id) from rec.events)], 'why')",
     "rec.merge_deltas()",
 )
 STATES = ("now()", "now() + interval '1 minute'", "'infinity'")
@@ -114,8 +114,8 @@ def test_nothing_that_a_worker_does_to_the_queue_waits_for_others(
     db.execute("set lock_timeout = '100ms'")
     for state in STATES:
         reason = "'unknown item ''no such item'''" if state == "'infinity'" else "null"
-        db.execute(f"update rec.pending set retry_at = {state}, error = {reason}")
+        db.execute(f"update rec_internal.pending set retry_at = {state}, error = {reason}")
         with world.connect(database) as other, other.transaction():
-            other.execute("select from rec.pending for update")
+            other.execute("select from rec_internal.pending for update")
             for call in CALLS:
                 db.execute(f"select {call}")

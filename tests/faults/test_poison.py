@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 REFUSE_ITEM_9 = """
     create function public.refuse() returns trigger language plpgsql
     as $$ begin raise exception 'item 9 is cursed'; end $$;
-    create trigger refuse before insert on rec.item_deltas for each row
+    create trigger refuse before insert on rec_internal.item_deltas for each row
     when (new.to_item = 'item 9') execute function public.refuse();
 """
 
@@ -73,7 +73,7 @@ def test_of_a_users_events_only_the_refused_one_is_parked(
         assert impatient.execute(
             "select user_id, mass from rec.user_interests where horizon = 'count' order by 1"
         ).fetchall() == [("a", pytest.approx(9)), ("b", pytest.approx(9))]
-        impatient.execute("drop trigger refuse on rec.item_deltas")
+        impatient.execute("drop trigger refuse on rec_internal.item_deltas")
         retry(world, database)
         assert faults.survived(impatient, keys) == len(keys)
         assert parked(impatient) == {}

@@ -73,7 +73,7 @@ class Interrupted:
 
 async def settle(db: Connection, until: Callable[[], bool]) -> None:
     end = time.monotonic() + HEALED_BY_POLL_S
-    while not (until() and db.execute("select not rec.has_work()").fetchone() == (True,)):
+    while not (until() and db.execute("select not rec_internal.has_work()").fetchone() == (True,)):
         assert time.monotonic() < end, "an event was not heard of"
         await asyncio.sleep(0.005)
 
@@ -208,9 +208,9 @@ def test_ten_thousand_events_at_any_moment_never_wait_for_the_poll(  # noqa: PLR
 
 
 def waits(db: Connection) -> bool:
-    return db.execute("select exists (select from rec.pending)").fetchone() == (True,)
+    return db.execute("select exists (select from rec_internal.pending)").fetchone() == (True,)
 
 
 def erased(db: Connection) -> bool:
-    query = "select bool_and(cleared_at is not null) from rec.erasures"
+    query = "select bool_and(cleared_at is not null) from rec_internal.erasures"
     return db.execute(query).fetchone() == (True,)

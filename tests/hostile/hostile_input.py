@@ -145,7 +145,7 @@ LITERALS: Final[dict[str, SearchStrategy[Literal]]] = {
     "bytea": st.sampled_from(HASHES),
     "oid": st.sampled_from(ROLES),
     "halfvec": vectors,
-    "regclass": st.sampled_from(["rec.items", "rec.texts", "pg_class", "0"]),
+    "regclass": st.sampled_from(["rec.items", "rec_internal.texts", "pg_class", "0"]),
     "vector": vectors,
     "text[]": listed(texts),
     "bytea[]": listed(st.sampled_from(HASHES)),
@@ -228,7 +228,7 @@ def contents(db: Connection) -> str:
     """Return a digest of every table of schema rec, whatever the order of rows."""
     tables = db.execute(
         "select c.oid::regclass::text from pg_class c where c.relkind in ('r', 'p')"
-        " and c.relnamespace = 'rec'::regnamespace and not c.relispartition order by 1"
+        " and c.relnamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace) and not c.relispartition order by 1"
     ).fetchall()
     parts = []
     for (table,) in tables:
@@ -264,7 +264,7 @@ def world(server: str) -> Iterator[Connection]:
 
 WORLD: Final = """
 set statement_timeout = '60s';
-select rec.register_encoder(repeat('a', 64), 'test', '{}', 4);
+select rec_internal.register_encoder(repeat('a', 64), 'test', '{}', 4);
 insert into rec.items (item_id, domain, title, attributes)
 select 'i' || n, 'd' || n % 2, 'title ' || n, jsonb_build_object('brand', 'Nord', 'n', n)
 from generate_series(0, 11) n;
@@ -276,12 +276,12 @@ select 'u' || n % 4, 'i' || n % 11, (array['click', 'view', 'dislike', 'like'])[
     now() - n * interval '3 hours'
 from generate_series(1, 40) n;
 select rec.track('u0', p_kind => 'search', p_text => 'a wish');
-select rec.store_texts(
-    repeat('a', 64), array[rec.content_hash('a wish')], array['[0,1,0,0]'::halfvec]);
+select rec_internal.store_texts(
+    repeat('a', 64), array[rec_internal.content_hash('a wish')], array['[0,1,0,0]'::halfvec]);
 select rec.track('u1', 'nowhere'), rec.track('u2', 'i3', 'rating', p_value => 1);
 select rec.apply_pending();
 select rec.merge_deltas();
 select rec.track('u0', 'i5', p_dedupe_key => 'k'), rec.track('u3', p_text => 'not yet'),
     rec.track('u4', 'i11');
-select rec.record_tuning('{}', '{}', true);
+select rec_internal.record_tuning('default', '{}', '{}', true);
 """

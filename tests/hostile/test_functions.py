@@ -60,7 +60,7 @@ LEFT_OUT: Final = {
 
 SIGNATURES: Final = (
     "select p.proname, array(select t::regtype::text from unnest(p.proargtypes) t)"
-    " from pg_proc p where p.pronamespace = 'rec'::regnamespace order by p.oid::regprocedure::text"
+    " from pg_proc p where p.pronamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace) order by p.oid::regprocedure::text"
 )
 
 

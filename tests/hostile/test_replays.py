@@ -56,7 +56,7 @@ def mass(db: Connection) -> float:
 def counts_once(db: Connection) -> None:
     assert mass(db) == pytest.approx(1)
     assert db.execute("select from rec.events where user_id = 'v'").rowcount == 1
-    assert db.execute("select from rec.pending where user_id = 'v'").rowcount == 0
+    assert db.execute("select from rec_internal.pending where user_id = 'v'").rowcount == 0
 
 
 @pytest.mark.parametrize(("first", "again"), [(SENT, SENT), (TRACKED, TRACKED), (SENT, TRACKED)])

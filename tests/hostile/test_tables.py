@@ -68,10 +68,10 @@ READERS: Final = (
     "select rec.apply_pending()::text",
     "select rec.merge_deltas()::text",
     "select rec.export_user('u0')::text",
-    "select t::text from rec.claim_items(9) t",
-    "select t::text from rec.claim_texts(9) t",
+    "select t::text from rec_internal.claim_items(9) t",
+    "select t::text from rec_internal.claim_texts(9) t",
     "select t::text from rec.status t",
-    "select t::text from rec.tuning_log(9) t",
+    "select t::text from rec_internal.tuning_log(9) t",
 )
 FOLDED: Final = "user_id = 'u0' and item_id = 'i4'"
 
@@ -109,19 +109,21 @@ def test_a_change_is_refused_by_name_or_harms_nothing(
     hold(pytestconfig, is_harmless, rows(COLUMNS[table], 1), quick=20, full=400)
 
 
+@pytest.mark.parametrize("table", ["rec.settings", "rec.rankers"])
 def test_a_setting_is_refused_by_name_or_harms_nothing(
-    db: Connection, pytestconfig: pytest.Config
+    db: Connection, pytestconfig: pytest.Config, table: str
 ) -> None:
     described = db.execute(
         "select attname, atttypid::regtype::text from pg_attribute where attnum > 0"
-        " and attrelid = 'rec.settings'::regclass and not attisdropped"
+        " and attrelid = %s::regclass and not attisdropped",
+        [table],
     ).fetchall()
     columns = {name: LITERALS.get(kind, integers) for name, kind in described}
 
     def is_harmless(row: dict[str, Literal]) -> None:
         changes = ", ".join(f"{name} = %s" for name in row)
         with db.transaction(force_rollback=True):
-            if written(db, f"update rec.settings set {changes}", row):
+            if written(db, f"update {table} set {changes}", row):
                 read_all(db)
 
     hold(pytestconfig, is_harmless, rows(columns, 1), quick=40, full=1500)
@@ -202,7 +204,7 @@ def test_a_folded_event_is_not_deleted_and_a_waiting_one_leaves_the_queue(db: Co
     assert contents(db) == before
     with db.transaction(force_rollback=True):
         assert db.execute("delete from rec.events where dedupe_key = 'k'").rowcount == 1
-        assert db.execute("select from rec.pending where user_id = 'u0'").rowcount == 0
+        assert db.execute("select from rec_internal.pending where user_id = 'u0'").rowcount == 0
         assert db.execute("delete from rec.events where item_id = 'nowhere'").rowcount == 1
         assert db.execute("select from rec.parked").rowcount == 0
 
@@ -232,9 +234,9 @@ def test_undoing_and_forgetting_leave_the_log_guarded(db: Connection) -> None:
         ("update rec.event_kinds set neutral = 0, scale = 'NaN'", "scale"),
         ("update rec.event_kinds set neutral = 0, scale = 1e-300", "scale"),
         ("update rec.event_kinds set neutral = 0, scale = 0", "scale"),
-        ("update rec.settings set trend_weight = 'NaN'", "trend_weight"),
-        ("update rec.settings set trend_weight = 1e-300", "weights"),
-        ("update rec.settings set diversity = 1e-300", "weights"),
+        ("update rec.rankers set trend_weight = 'NaN'", "trend_weight"),
+        ("update rec.rankers set trend_weight = 1e-300", "trend_weight"),
+        ("update rec.rankers set diversity = 1e-300", "diversity"),
         ("update rec.settings set popularity_half_life = '0'", "half_li"),
         ("update rec.settings set transition_half_life = 'infinity'", "half_li"),
         ("insert into rec.items (item_id, domain) values ('x', repeat('d', 1001))", "domain"),
@@ -252,7 +254,8 @@ def test_the_constraint_that_refuses_is_called_after_what_is_wrong(
 def test_what_the_settings_mean_is_said_where_they_are(db: Connection) -> None:
     bare = db.execute(
         "select attrelid::regclass::text, attname from pg_attribute"
-        " where attrelid = 'rec.settings'::regclass and attnum > 0 and not attisdropped"
+        " where attrelid in ('rec.settings'::regclass, 'rec.rankers'::regclass)"
+        " and attnum > 0 and not attisdropped"
         " and col_description(attrelid, attnum) is null"
     ).fetchall()
     assert bare == []

@@ -50,8 +50,8 @@ READERS: Final = (
     "select t::text from rec.next_items('{i1,i2}', p_as_of => %(as_of)s) t",
     "select t::text from rec.companion_items('{i1,i2}', p_as_of => %(as_of)s) t",
     "select t::text from rec.popular() t",
-    "select t::text from rec.tuning_log(100) t",
-    "select t::text from rec.folded_events t",
+    "select t::text from rec_internal.tuning_log(100) t",
+    "select t::text from rec_internal.folded_events t",
     "select rec.export_user('u')::text",
 )
 APART: Final = """
@@ -59,19 +59,19 @@ select coalesce(max(greatest(
     abs(u.mass - r.mass) / greatest(r.mass, 1),
     vector_norm(u.interest - r.interest) / greatest(r.mass, 1),
     abs(extract(epoch from u.as_of - r.as_of)))), 0)
-from rec.user_interests u join rec.replay('u', p_pending => false) r using (horizon)
+from rec.user_interests u join rec_internal.replay('u', p_pending => false) r using (horizon)
 where u.user_id = 'u'
 union all
 select count(*) from rec.user_interests u
-full join rec.replay('u', p_pending => false) r on r.horizon = u.horizon
+full join rec_internal.replay('u', p_pending => false) r on r.horizon = u.horizon
 where u.user_id = 'u' and r.horizon is null or r.horizon is not null and u.user_id is null
 """
 ENDLESS: Final = """
-select count(*) from rec.popularity p
+select count(*) from rec_internal.popularity p
 where p.log_mass in ('NaN', 'infinity') or p.log_outgoing in ('NaN', 'infinity', '-infinity')
     or p.log_incoming in ('NaN', 'infinity', '-infinity')
 union all
-select count(*) from rec.item_transitions t where t.log_mass in ('NaN', 'infinity', '-infinity')
+select count(*) from rec_internal.item_transitions t where t.log_mass in ('NaN', 'infinity', '-infinity')
 """
 
 
@@ -240,15 +240,15 @@ def test_a_click_now_is_the_latest_though_a_clock_was_years_ahead(db: Connection
         for kind, latest in (("click", "i8"), ("dislike", "i9")):
             db.execute("select rec.track('u', %s, %s)", [latest, kind])
         assert answer(db, "select (rec.latest_items('u', 2))[1]") == ["i8"]
-        db.execute("update rec.settings set topic_events = 2")  # this like and this dislike
+        db.execute("update rec.rankers set topic_events = 2")  # this like and this dislike
         for source in (
-            "(select embedding from rec.latest_shares('u') limit 1)",
+            "(select embedding from rec_internal.latest_shares('u', rec_internal.ranker('default')) limit 1)",
             "(select centre from rec.topics('u'))",
         ):
             near = f"select v.item_id from rec.item_vectors v order by v.embedding <=> {source}"
             assert answer(db, f"{near}::halfvec, v.item_id limit 1") == ["i8"], source
         disliked = (
-            "select max(strength) from rec.dislikes('u') d join rec.item_vectors v"
+            "select max(strength) from rec_internal.dislikes('u', rec_internal.ranker('default')) d join rec.item_vectors v"
             " on v.item_id = 'i9' and v.embedding <=> d.embedding::halfvec < 1e-3"
         )
         assert answer(db, disliked) == ["1.0"]
@@ -277,7 +277,7 @@ def test_a_late_event_counts_as_if_it_had_come_in_time(db: Connection) -> None:
         steps = (
             "select from_item, to_item, round(sum(amount)::numeric, 6)::text from ("
             "  select f.item as from_item, to_item, step / (cardinality(from_items) - place + 1)"
-            "  from rec.item_deltas, unnest(from_items) with ordinality as f (item, place)"
+            "  from rec_internal.item_deltas, unnest(from_items) with ordinality as f (item, place)"
             "  where user_id = %s) as steps (from_item, to_item, amount) group by 1, 2"
             " having abs(sum(amount)) > 1e-9 order by 1, 2"
         )
@@ -321,7 +321,7 @@ def set_up(db: Connection, settings: Tuned) -> None:
             [*of_horizon, horizon],
         )
     for name, weight in settings.weights.items():
-        db.execute(f"update rec.settings set {name} = %s", [weight])
+        db.execute(f"update rec.rankers set {name} = %s", [weight])
     db.execute(
         "update rec.settings set popularity_half_life = %s, transition_half_life = %s",
         settings.half_lives,

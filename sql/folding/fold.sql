@@ -1,0 +1,153 @@
+-- Folding: committed events become part of the stored interests, each exactly once.
+
+-- Fold the oldest queued events, of a long queue the oldest of a part, about p_limit of them, user
+-- by user, and return how many. Anyone with the right to write may call it: a worker, pg_cron, an
+-- analyst in psql.
+create or replace function rec.apply_pending(p_limit integer default 1000)
+returns integer language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_user text;
+    v_waiting bigint;
+    v_chosen text[] := '{}';
+    v_events bigint := 0;
+    v_part bigint;
+    v_found bigint := 0;
+begin
+    -- Users are locked as they are chosen: sessions that fold at once share them, and leave no rest of one.
+    -- Of a long queue a part is read, or each call would read all that is left of an import; the whole of
+    -- it if other sessions work on all users of that part.
+    foreach v_part in array array[rec_internal.part_of_queue(p_limit), 9223372036854775807] loop
+        for v_user, v_waiting, v_found in
+            select f.user_id, case when f.found < v_part then f.waiting else (
+                select count(*) from rec_internal.pending p
+                where p.user_id = f.user_id and rec_internal.is_due(p)) end, f.found
+            from (
+                select o.user_id, count(*) as waiting, sum(count(*)) over () as found
+                from (
+                    select p.user_id, p.event_id from rec_internal.pending p
+                    where rec_internal.is_due(p) limit v_part
+                ) o
+                group by o.user_id order by min(o.event_id) offset 0
+            ) f
+        loop
+            exit when v_events >= p_limit or cardinality(v_chosen) = 500;
+            if pg_try_advisory_xact_lock(rec_internal.user_lock(v_user)) then
+                v_chosen := v_chosen || v_user;
+                v_events := v_events + v_waiting;
+            end if;
+        end loop;
+        exit when v_chosen <> '{}' or v_found < v_part;
+    end loop;
+    return case when v_chosen = '{}' then 0 else rec.apply_users(v_chosen) end;
+end $$;
+
+-- Fold the queued events of these users into their stored interests and return how many. Users on
+-- whom another session works are left to it; none are folded while a calibration moves the vectors.
+-- Each user takes an advisory lock: name hundreds at a time, not tens of thousands.
+create or replace function rec.apply_users(p_users text[])
+returns integer language plpgsql volatile
+set search_path from current
+set plan_cache_mode = force_custom_plan
+as $$
+declare
+    v_users text[];
+    v_events bigint[];
+    v_times timestamptz[];
+    v_texts boolean;
+begin
+    if not rec_internal.try_share_space() then
+        return 0;
+    end if;
+    v_texts := pg_try_advisory_xact_lock_shared(rec_internal.texts_lock());
+    -- Claim. A user on whom another session works is left to it; this never waits.
+    select array_agg(distinct u.user_id) into v_users from unnest(p_users) as u (user_id)
+    where pg_try_advisory_xact_lock(rec_internal.user_lock(u.user_id));
+    select array_agg(c.user_id), array_agg(c.event_id), array_agg(c.occurred_at)
+    into v_users, v_events, v_times
+    from (
+        select p.user_id, p.event_id, p.occurred_at from rec_internal.pending p
+        where p.user_id = any(v_users) and rec_internal.is_due(p) and (v_texts or not p.has_text)
+        for update skip locked
+    ) c;
+    return rec_internal.fold_claimed(v_users, v_events, v_times);
+end $$;
+
+-- Fold one queued event. A worker does so with the events of a user whom the server refuses, to
+-- find the one that is to blame.
+create or replace function rec_internal.apply_event(p_user_id text, p_event_id bigint)
+returns boolean language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_time timestamptz;
+begin
+    if not rec_internal.try_share_space() or not pg_try_advisory_xact_lock(rec_internal.user_lock(p_user_id)) then
+        return false;
+    end if;
+    select p.occurred_at into v_time from rec_internal.pending p
+    where p.user_id = p_user_id and p.event_id = p_event_id and rec_internal.is_due(p)
+        and (not p.has_text or pg_try_advisory_xact_lock_shared(rec_internal.texts_lock()))
+    for update skip locked;
+    return v_time is not null
+        and rec_internal.fold_claimed(array[p_user_id], array[p_event_id], array[v_time]) > 0;
+end $$;
+
+-- Second half of rec.apply_users(): fold events whose rows in the queue, and whose users, this
+-- transaction holds.
+create or replace function rec_internal.fold_claimed(
+    p_users text[], p_events bigint[], p_times timestamptz[])
+returns integer language plpgsql volatile
+set search_path from current
+set plan_cache_mode = force_custom_plan
+as $$
+declare
+    v_users text[];
+    v_events bigint[];
+    v_times timestamptz[];
+    v_items text[];
+    v_chosen boolean[];
+    v_ats timestamptz[];
+    v_weights double precision[];
+    v_own text[] := array(select distinct unnest(p_users));
+    v_folded integer;
+begin
+    select * into v_users, v_events, v_times, v_items, v_chosen, v_ats, v_weights
+    from rec_internal.add_shares(p_users, p_events, p_times);
+    if cardinality(v_events) is distinct from cardinality(p_events) then
+        perform rec_internal.requeue(p_users, p_events, p_times, v_events);
+    end if;
+    if v_events is null then
+        return 0;
+    end if;
+    perform rec_internal.add_deltas(v_users, v_events, v_times, v_items, v_chosen, v_ats, v_weights);
+    if not (select s.keep_text from rec.settings s) then
+        perform rec_internal.drop_raw_texts_of(v_users, v_events, v_times);
+    end if;
+    delete from rec_internal.pending p
+    using unnest(v_users, v_events) as c (user_id, event_id)
+    where p.user_id = c.user_id and p.event_id = c.event_id
+        and p.user_id = any(v_own);
+    get diagnostics v_folded = row_count;
+    return v_folded;
+end $$;
+
+-- Drop the raw texts of events that are encoded; the vectors stay under the hashes of the texts.
+create or replace function rec_internal.drop_raw_texts_of(
+    p_users text[], p_events bigint[], p_times timestamptz[])
+returns integer language plpgsql volatile
+set search_path from current
+set plan_cache_mode = force_custom_plan
+as $$
+declare
+    v_own text[] := array(select distinct unnest(p_users));
+    v_dropped integer;
+begin
+    update rec.events e set text = null
+    from unnest(p_users, p_events, p_times) as c (user_id, event_id, occurred_at)
+    where e.user_id = c.user_id and e.event_id = c.event_id and e.occurred_at = c.occurred_at
+        and e.user_id = any(v_own) and e.text is not null;
+    get diagnostics v_dropped = row_count;
+    return v_dropped;
+end $$;

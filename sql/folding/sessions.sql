@@ -1,0 +1,25 @@
+-- What the server still holds for a worker whose connection broke.
+
+-- Whether another session of the same role works. If it does not, and its client awaits an answer,
+-- the line between them is dead.
+create or replace function rec_internal.is_at_work(p_pid integer, p_seconds double precision)
+returns boolean language sql volatile
+set search_path from current
+as $$
+    select exists (
+        select from pg_stat_activity a
+        where a.pid = p_pid
+            and ((a.state = 'active' and a.wait_event_type is distinct from 'Client')
+                or extract(epoch from clock_timestamp() - a.state_change) < p_seconds));
+$$;
+
+-- End what is left of a worker whose line broke, with its claims and locks, and wait until it is
+-- gone: the server may not have noticed yet.
+create or replace function rec_internal.end_sessions(p_pids integer[])
+returns integer language sql volatile
+set search_path from current
+as $$
+    select count(pg_terminate_backend(a.pid, 5000))::integer from pg_stat_activity a
+    where a.pid = any(p_pids) and a.pid <> pg_backend_pid() and a.usename = current_user
+        and a.application_name like 'pgrec worker%';
+$$;

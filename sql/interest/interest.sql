@@ -1,0 +1,51 @@
+-- The interest of a user: now, at any past moment, and rebuilt from the log.
+
+-- The interest of a user, shortest horizon first: now (stored and pending), or at a past moment
+-- (replayed from the log). The direction of a horizon does not change while the user is away; its
+-- weight in the mix does. Likes and dislikes that cancel each other to less than a thousandth of
+-- the mass have no direction, and weight 0.
+create or replace function rec.interest(p_user_id text, p_as_of timestamptz default null)
+returns table (
+    horizon text, interest vector, mass double precision, as_of timestamptz,
+    weight double precision)
+language sql stable
+set search_path from current
+as $$
+    with sums as (
+        select s.* from rec_internal.current_sums(p_user_id) s where p_as_of is null
+        union all
+        select s.* from rec_internal.replay(p_user_id, p_as_of) s where p_as_of is not null
+    ), mixed as (
+        select s.*, h.half_life, d.has_direction,
+            h.weight * d.has_direction * s.mass
+            * rec_internal.decay(rec_internal.moment(p_as_of) - s.as_of, h.half_life) as share
+        from sums s join rec.horizons h using (horizon)
+        cross join lateral (
+            select (vector_norm(s.interest) > 1e-3 * s.mass)::integer as has_direction) d
+    )
+    select m.horizon, m.interest, m.mass, m.as_of,
+        case when sum(m.share) over () > 0 then m.share / sum(m.share) over ()
+            when m.half_life = max(m.half_life) over () then m.has_direction else 0 end
+    from mixed m
+    order by m.half_life;
+$$;
+
+-- Make the stored interest of a user anew from the event log and return the number of events.
+create or replace function rec.rebuild_user(p_user_id text)
+returns integer language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_events integer;
+begin
+    perform pg_advisory_xact_lock_shared(rec_internal.space_lock());
+    perform pg_advisory_xact_lock(rec_internal.user_lock(p_user_id));
+    perform rec.apply_users(array[p_user_id]);
+    delete from rec.user_interests u where u.user_id = p_user_id;
+    insert into rec.user_interests (user_id, horizon, interest, mass, as_of)
+    select p_user_id, r.horizon, r.interest, r.mass, r.as_of
+    from rec_internal.replay(p_user_id, p_pending => false) r;
+    select count(*) into v_events from rec_internal.event_vectors e
+    where e.user_id = p_user_id and e.embedding is not null and e.weight is not null;
+    return v_events;
+end $$;

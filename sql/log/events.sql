@@ -1,0 +1,117 @@
+-- What happens when the application inserts an event, and the views through which the log is read.
+
+-- Events with weight and vector (item, text, or the unit vector between both). An event from the
+-- future counts as of the moment at which it came in.
+create or replace view rec_internal.event_vectors with (security_invoker = true) as
+select
+    e.user_id,
+    e.event_id,
+    e.occurred_at,
+    least(e.occurred_at, e.received_at) as at,
+    e.item_id,
+    e.kind,
+    e.text,
+    rec_internal.event_weight(k.weight, k.neutral, k.scale, e.value) as weight,
+    rec_internal.event_vector(e.item_id, v.embedding, e.text_hash, t.embedding) as embedding,
+    e.item_id is not null and k.weight > 0 as chosen
+from rec.events e
+left join rec.event_kinds k on k.kind = e.kind
+left join rec.item_vectors v on v.item_id = e.item_id
+left join rec_internal.texts t on t.text_hash = e.text_hash;
+
+-- Events on an item of a kind with a positive weight, whatever their value: a bad rating, too,
+-- tells where people went. Its own weight is negative, and it adds nothing to popularity.
+create or replace view rec_internal.chosen_events with (security_invoker = true) as
+select e.user_id, e.event_id, e.occurred_at, e.item_id, least(e.occurred_at, e.received_at) as at,
+    rec_internal.event_weight(k.weight, k.neutral, k.scale, e.value) as weight
+from rec.events e
+join rec.event_kinds k on k.kind = e.kind
+where e.item_id is not null and k.weight > 0;
+
+-- Events in which a user chose an item, and that are folded.
+create or replace view rec_internal.folded_events with (security_invoker = true) as
+select e.* from rec_internal.chosen_events e
+where not exists (
+    select from rec_internal.pending p where p.user_id = e.user_id and p.event_id = e.event_id);
+
+-- Trigger of rec.events: an event of a paused user is not stored, and neither is one that
+-- settings.events_kept would drop; the INSERT succeeds and counts a row less. The hash of the text,
+-- if there is one, for which a worker that rests is woken; nothing is received in the future; a
+-- kind fits into the indexes.
+create or replace function rec_internal.admit()
+returns trigger language plpgsql security definer
+set search_path = rec, pg_temp
+as $$
+begin
+    if exists (select from rec_internal.paused_users u where u.user_id = new.user_id) then
+        return null;
+    end if;
+    -- Less than a day is never dropped, so that fresh events are spared the look.
+    if new.occurred_at < now() - interval '1 day' and exists (
+        select from rec.settings s where new.occurred_at < now() - s.events_kept) then
+        return null;
+    end if;
+    if octet_length(new.kind) > 200 then
+        raise exception 'the kind of an event has at most 200 bytes'
+            using errcode = 'string_data_right_truncation',
+            hint = 'The kinds are the rows of rec.event_kinds.';
+    end if;
+    if new.text is not null then
+        new.text := case when btrim(new.text) <> '' then new.text end;
+        new.text_hash := rec_internal.content_hash(new.text);
+        if new.text_hash is not null
+            and not pg_try_advisory_xact_lock_shared(rec_internal.rest_lock()) then
+            notify rec_events;
+        end if;
+    end if;
+    new.received_at := least(new.received_at, now());
+    return new;
+end $$;
+
+-- A query for each row takes half as long as the INSERT itself. So there is none while the sequence
+-- rec_internal.admits_all has a value, which it loses before the first pause is committed and regains at the
+-- next migration at the earliest. Who may not read it finds none. One trigger, for the server reads a
+-- condition anew in each statement.
+create or replace trigger admit before insert on rec.events
+for each row when (
+    new.text is not null or new.received_at > now() or octet_length(new.kind) > 200
+    or pg_sequence_last_value('rec_internal.admits_all') is null)
+execute function rec_internal.admit();
+
+-- Insert one event and return its id. With a dedupe key a repeated call returns the first id. NULL:
+-- nothing was stored, since the user is paused or the event is older than the log may reach.
+create or replace function rec.track(
+    p_user_id text, p_item_id text default null, p_kind text default 'click',
+    p_text text default null, p_value double precision default null,
+    p_occurred_at timestamptz default now(), p_dedupe_key text default null)
+returns bigint language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_event_id bigint;
+begin
+    if nullif(p_user_id, '') is null then
+        raise exception 'an event needs a user_id' using errcode = 'null_value_not_allowed';
+    end if;
+    if p_item_id is null and coalesce(btrim(p_text), '') = '' then
+        raise exception 'an event needs an item_id or a text' using errcode = 'check_violation';
+    end if;
+    if not exists (select from rec.event_kinds k where k.kind = p_kind) then
+        raise exception 'unknown event kind %', left(quote_nullable(p_kind), 200)
+            using errcode = 'foreign_key_violation',
+            hint = 'The kinds are the rows of rec.event_kinds; insert one to make a new kind.';
+    end if;
+    if p_dedupe_key is not null then
+        perform pg_advisory_xact_lock(rec_internal.dedupe_lock(p_user_id, p_dedupe_key));
+        select e.event_id into v_event_id from rec.events e
+        where e.user_id = p_user_id and e.dedupe_key = p_dedupe_key limit 1;
+        if found then
+            return v_event_id;
+        end if;
+    end if;
+    insert into rec.events (user_id, item_id, kind, text, value, occurred_at, dedupe_key)
+    values (p_user_id, p_item_id, p_kind, p_text, p_value, coalesce(p_occurred_at, now()),
+        p_dedupe_key)
+    returning event_id into v_event_id;
+    return v_event_id;
+end $$;

@@ -1,0 +1,75 @@
+-- The event log is append-only. Stored interests and counts are what the events add up to, so an event
+-- that changed or vanished would leave them wrong.
+
+-- Trigger of rec.events: refuses an UPDATE of anything that stored interests and counts rest on. A
+-- text may be dropped, its hash stays.
+create or replace function rec_internal.refuse_rewrite()
+returns trigger language plpgsql
+set search_path from current
+as $$
+begin
+    raise exception 'an event does not change once it is logged'
+        using errcode = 'restrict_violation',
+        detail = 'Of rec.events only dedupe_key may be set anew, and text to NULL.',
+        hint = 'Take it back by rec.undo_event(user_id, event_id), then insert what is right.';
+end $$;
+
+create or replace trigger refuse_rewrite before update on rec.events
+for each row when (
+    (old.user_id, old.event_id, old.item_id, old.kind, old.value, old.text_hash, old.occurred_at,
+        old.received_at)
+    is distinct from
+    (new.user_id, new.event_id, new.item_id, new.kind, new.value, new.text_hash, new.occurred_at,
+        new.received_at)
+    or (new.text is not null and new.text is distinct from old.text))
+execute function rec_internal.refuse_rewrite();
+
+-- Trigger of rec.events: a text whose event waits for its vector is not dropped, for then it would
+-- wait for ever.
+create or replace function rec_internal.keep_unread()
+returns trigger language plpgsql security definer
+set search_path = rec, pg_temp
+as $$
+begin
+    if exists (select from rec_internal.pending p where p.user_id = old.user_id and p.event_id = old.event_id)
+        and not exists (select from rec_internal.texts t where t.text_hash = old.text_hash)
+    then
+        raise exception 'the text of event % is not encoded yet', old.event_id
+            using errcode = 'restrict_violation',
+            hint = 'Drop it once the event is folded, or take the whole event back by '
+                'rec.undo_event(user_id, event_id).';
+    end if;
+    return new;
+end $$;
+
+create or replace trigger keep_unread before update of text on rec.events
+for each row when (old.text is not null and new.text is null)
+execute function rec_internal.keep_unread();
+
+-- Trigger of rec.events: an event that waits in the queue may be deleted and leaves it; one that is
+-- folded goes by rec.undo_event or rec.forget_user only.
+create or replace function rec_internal.unqueue()
+returns trigger language plpgsql security definer
+set search_path = rec, pg_temp
+as $$
+begin
+    delete from rec_internal.pending p where p.user_id = old.user_id and p.event_id = old.event_id;
+    if not found then
+        raise exception 'event % is part of what is stored and cannot be deleted', old.event_id
+            using errcode = 'restrict_violation',
+            hint = 'Use rec.undo_event(user_id, event_id), or rec.forget_user(user_id) for all of a '
+                'user: they take it out of interests and counts, too.';
+    end if;
+    return old;
+end $$;
+
+create or replace trigger unqueue before delete on rec.events
+for each row when (coalesce(current_setting('rec_internal.erasing', true), '') <> 'on')
+execute function rec_internal.unqueue();
+
+-- Let rows of rec.events be deleted, or not any more. For those who set right themselves what is
+-- stored, as rec.undo_event does, or who move rows from one partition to another.
+create or replace function rec_internal.erasing(p_on boolean)
+returns void language sql volatile
+set search_path from current
+as $$ select set_config('rec_internal.erasing', case when p_on then 'on' else '' end, true); $$;

@@ -1,0 +1,42 @@
+-- The HNSW index of the item vectors.
+
+-- Drop the index of the vectors while there are none: it is built much faster than it grows. With
+-- vectors it stays, since lists need it.
+create or replace function rec_internal.drop_vector_index()
+returns boolean language plpgsql volatile
+set search_path from current
+as $$
+begin
+    if not exists (select from rec.item_vectors) then
+        drop index if exists rec.item_vectors_hnsw;
+    end if;
+    return to_regclass('rec.item_vectors_hnsw') is null;
+end $$;
+
+-- Make the index of the vectors if it is missing, with so many processes beside this one and so
+-- much memory, or what the server is set to. rec_internal.index_progress tells how far it is.
+create or replace function rec_internal.make_vector_index(p_workers integer default null, p_memory text default null)
+returns boolean language plpgsql volatile
+set search_path from current
+as $$
+begin
+    if to_regclass('rec.item_vectors_hnsw') is not null then
+        return false;
+    end if;
+    perform set_config('max_parallel_maintenance_workers', p_workers::text, true)
+    where p_workers is not null;
+    perform set_config('maintenance_work_mem', p_memory, true) where p_memory is not null;
+    create index item_vectors_hnsw on rec.item_vectors
+        using hnsw (embedding halfvec_cosine_ops) with (m = 16, ef_construction = 100);
+    analyze rec.item_vectors;
+    return true;
+end $$;
+
+-- How far the index is that a session is making; no row if it makes none.
+create or replace function rec_internal.index_progress(p_pid integer)
+returns table (done bigint, total bigint)
+language sql stable
+set search_path from current
+as $$
+    select p.blocks_done, p.blocks_total from pg_stat_progress_create_index p where p.pid = p_pid;
+$$;

@@ -1,0 +1,22 @@
+-- The roles that grants.sql gives rights to. All databases of a server share them, and nobody logs in as one of
+-- them: membership decides who may do what. They are made if whoever migrates may make roles; otherwise
+-- rec_internal.role_advice() tells what is left to an administrator. Two databases may be migrated at once: the
+-- second finds the role, or collides with the first and leaves the role alone.
+
+do $$
+declare
+    v_role text;
+begin
+    foreach v_role in array '{rec_owner,rec_worker,rec_app,rec_analyst}'::text[] loop
+        begin
+            if to_regrole(v_role) is null then
+                execute format('create role %I nologin', v_role);
+                if v_role = 'rec_owner' and not pg_has_role('rec_owner', 'usage') then
+                    execute format('grant rec_owner to %I', current_user);
+                end if;
+            end if;
+        exception when insufficient_privilege or duplicate_object or unique_violation then
+            null;
+        end;
+    end loop;
+end $$;

@@ -1,0 +1,63 @@
+-- How a search is planned, and how far it looks.
+
+-- Whether row-level policies may hide items from the current role. The index returns rows that they hide, so
+-- a search has to look further then.
+create or replace function rec_internal.hides_items()
+returns boolean language sql stable
+return row_security_active('rec.items') or row_security_active('rec.item_vectors');
+
+-- Whether a filter or a policy leaves only a part of the items.
+create or replace function rec_internal.is_partial(p_domain text, p_filter jsonb)
+returns boolean language sql stable
+return p_domain is not null or p_filter <> '{}' or rec_internal.hides_items();
+
+-- Plan the statements that follow by the values of their parameters if p_partial, since only such a plan can
+-- know how many items pass a filter or a policy; else plan them once for all values. The one plan keeps to the
+-- index only if sorting is discouraged. Call this only from a function with SET clauses for plan_cache_mode
+-- and enable_sort; otherwise the settings leak into the caller's transaction.
+create or replace function rec_internal.plan_for(p_partial boolean)
+returns void language sql stable
+set search_path from current
+as $$
+    select set_config(
+            'plan_cache_mode',
+            case when p_partial then 'force_custom_plan' else 'force_generic_plan' end, true),
+        set_config('enable_sort', case when p_partial then 'on' else 'off' end, true);
+$$;
+
+-- Prepare searches for p_n items each: plan them for the filter, and set how many candidates HNSW keeps. That
+-- is `ef_search` times p_depth, at least p_n, and all that is possible where policies hide items. Call this
+-- only from a function with SET clauses for plan_cache_mode, enable_sort, hnsw.ef_search and
+-- hnsw.iterative_scan.
+create or replace function rec_internal.prepare_search(
+    p_ranker rec.rankers, p_domain text, p_filter jsonb, p_n integer, p_depth double precision)
+returns void language sql stable
+set search_path from current
+as $$
+    select rec_internal.plan_for(rec_internal.is_partial(p_domain, p_filter)),
+        set_config(
+            'hnsw.ef_search', case when rec_internal.hides_items() then 1000
+                else least(greatest((p_ranker).ef_search * greatest(least(p_depth, 2), 0), p_n, 1), 1000)
+            end::integer::text, true),
+        set_config(
+            'hnsw.iterative_scan',
+            case when rec_internal.hides_items() then 'relaxed_order' else 'strict_order' end, true);
+$$;
+
+-- Whether at most p_limit items pass, so few that comparing all of them is faster than the index.
+create or replace function rec_internal.matches_few(p_limit integer, p_domain text, p_filter jsonb)
+returns boolean language plpgsql stable
+set search_path from current
+set plan_cache_mode = force_generic_plan
+set enable_sort = off
+as $$
+begin
+    -- With no filter the index skips no item, and is the faster way from a thousand items on.
+    if not rec_internal.is_partial(p_domain, p_filter) then
+        return not exists (
+            select from rec.items i where i.available offset least(p_limit, 1000));
+    end if;
+    perform rec_internal.plan_for(true);
+    return not exists (
+        select from rec.items i where rec_internal.passes(i, p_domain, p_filter) offset p_limit);
+end $$;
