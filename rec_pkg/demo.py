@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from rec_pkg import database, schema
 from rec_pkg.client import Client
 from rec_pkg.encoder import fetch
-from rec_pkg.encoder_records import load_record
+from rec_pkg.encoder.records import load_record
 from rec_pkg.errors import WorkerSilent
 from rec_pkg.loading import load_items
 from rec_pkg.models import Item

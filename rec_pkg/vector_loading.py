@@ -12,7 +12,7 @@ import numpy as np
 import psycopg
 
 from rec_pkg import pooler, statements
-from rec_pkg.calibration import Calibration
+from rec_pkg.encoder.calibration import Calibration
 from rec_pkg.errors import BadInput
 from rec_pkg.halfvec import packed
 from rec_pkg.loading import Feed, OnProgress, OnReject, copy_chunk, stopping

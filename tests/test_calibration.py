@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rec_pkg.calibration import Calibration, fit_calibration
+from rec_pkg.encoder.calibration import Calibration, fit_calibration
 from rec_pkg.errors import BadInput
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from rec_pkg.calibration_corpus import calibration_corpus
 from rec_pkg.encoder import Encoder, fetch, open_encoder
-from rec_pkg.encoder_records import E5_SMALL, E5_SMALL_FP32, MINILM, EncoderRecord
-from rec_pkg.encoder_tokenizer import Tokenizer
+from rec_pkg.encoder.corpus import calibration_corpus
+from rec_pkg.encoder.records import E5_SMALL, E5_SMALL_FP32, MINILM, EncoderRecord
+from rec_pkg.encoder.tokenizer import Tokenizer
 from rec_pkg.settings import Settings
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def test_no_texts_give_no_vectors(e5: Encoder) -> None:
 def tokenizers(e5: Encoder) -> tuple[PreTrainedTokenizerBase, Tokenizer]:
     """That of the model as transformers reads it, and the one that is kept of it."""
     cache = Settings().cache_dir
-    folder = fetch(e5.record, cache)
+    folder = fetch(e5.record, cache).folder
     kept = cache / "encoders" / f"tokenizer-{e5.fingerprint}.json"
     return AutoTokenizer.from_pretrained(folder, local_files_only=True), Tokenizer(kept)
 
@@ -187,7 +187,7 @@ def test_two_processes_may_fetch_at_once(tmp_path: Path) -> None:
     record.write_text(E5_SMALL.model_copy(update={"calibration": None}).model_dump_json())
     program = (
         "import sys; from pathlib import Path; from rec_pkg.encoder import fetch, load_record;"
-        "print(fetch(load_record(sys.argv[1]), Path(sys.argv[2])))"
+        "print(fetch(load_record(sys.argv[1]), Path(sys.argv[2])).folder)"
     )
     command = [sys.executable, "-c", program, str(record), str(tmp_path / "cache")]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
@@ -203,9 +203,9 @@ def test_two_processes_may_fetch_at_once(tmp_path: Path) -> None:
 
 def test_fetching_again_changes_nothing(e5: Encoder) -> None:
     cache = Settings().cache_dir
-    folder = fetch(e5.record, cache)
+    folder = fetch(e5.record, cache).folder
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    assert fetch(e5.record, cache) == folder
+    assert fetch(e5.record, cache) == (folder, e5.fingerprint)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
@@ -221,16 +221,16 @@ def test_minilm_is_taken_from_its_package_without_importing_it() -> None:
 @needs_e5
 def test_what_an_interrupted_rebuild_left_is_cleared_away(tmp_path: Path) -> None:
     record = E5_SMALL.model_copy(update={"calibration": None})
-    folder = fetch(record, tmp_path)
+    folder = fetch(record, tmp_path).folder
     (folder / "tokenizer.json").unlink()
     (folder.parent / f"{folder.name}.part").mkdir()
-    assert fetch(record, tmp_path) == folder
+    assert fetch(record, tmp_path).folder == folder
     assert [path for path in folder.parent.iterdir() if path.is_dir()] == [folder]
     assert (folder / "tokenizer.json").exists()
 
 
 def test_onnxruntime_reports_to_nobody() -> None:
-    code = "import os, rec_pkg.encoder_model; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    code = "import os, rec_pkg.encoder.model; print(os.environ['ORT_DISABLE_TELEMETRY'])"
     bare = {name: value for name, value in os.environ.items() if not name.startswith("ORT_")}
     printed = subprocess.check_output([sys.executable, "-c", code], env=bare, text=True)
     assert printed == "1\n"

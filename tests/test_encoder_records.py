@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+from hashlib import sha256
+from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +21,19 @@ from huggingface_hub import constants
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from rec_pkg.encoder import Encoder, EncoderRecord, fetch, fingerprint, load_record, open_encoder
-from rec_pkg.encoder_model import Model
-from rec_pkg.encoder_records import (
+from rec_pkg.encoder import (
+    Encoder,
+    EncoderRecord,
+    fetch,
+    files,
+    fingerprint,
+    load_record,
+    open_encoder,
+)
+from rec_pkg.encoder.corpus import calibration_corpus
+from rec_pkg.encoder.item_text import ITEM_RULE
+from rec_pkg.encoder.model import Model
+from rec_pkg.encoder.records import (
     FittedCalibration,
     HubSource,
     LocalSource,
@@ -29,7 +41,6 @@ from rec_pkg.encoder_records import (
     Rebuild,
 )
 from rec_pkg.errors import BadInput, EncoderInvalid, EncoderMissing
-from rec_pkg.item_text import ITEM_RULE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +48,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
+CORPUS = "67b6ab6f982b5468de89a7ce97b29bfbeaf863b49e6767afa1203d931466add7"
 WORDS = ["<pad>", "<unk>", "blue", "jeans", "long", "shirt"]
 DIMS = 4
 
@@ -335,6 +347,42 @@ def test_the_fingerprint_changes_with_the_files(tiny: Path, name: str) -> None:
     assert fingerprint(tiny_record(tiny), tiny) != before
 
 
+def test_opening_an_encoder_reads_its_model_once(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = tmp_path / "record.json"
+    record.write_text(tiny_record(tiny).model_dump_json())
+    hashed: list[str] = []
+    digest = files._digest  # noqa: SLF001  # nothing else tells how often a file was hashed
+
+    def noting(path: Path) -> str:
+        hashed.append(path.name)
+        return digest(path)
+
+    monkeypatch.setattr(files, "_digest", noting)
+    encoder = open_encoder(record, tmp_path)
+    assert hashed.count("m.onnx") == 1
+    assert encoder.fingerprint == fingerprint(encoder.record, tiny)
+
+
+def test_the_corpus_of_the_calibration_is_frozen() -> None:
+    path = resources.files("rec_pkg.encoder") / "corpus.jsonl"
+    assert sha256(path.read_bytes()).hexdigest() == CORPUS
+    assert len(calibration_corpus()) == 924
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("e5-small", "4e0c08e0982267054045eaeb1db2d28c4705a12a8ad2e030feb9d491ab34c012"),
+        ("e5-small-fp32", "7ebf42eeb88cd031f94fdefd693ef612c6e11a7b98a2f813b82128119baedcf9"),
+    ],
+)
+def test_the_fingerprint_of_a_built_in_encoder_stays(name: str, expected: str) -> None:
+    nowhere = Path("nowhere")  # what is rebuilt goes by its recipe and the weights' digest
+    assert fingerprint(load_record(name), nowhere) == expected
+
+
 def test_a_calibrated_encoder_must_be_fetched_first(tiny: Path, tmp_path: Path) -> None:
     record = tiny_record(tiny, calibration=FittedCalibration(ridge=1))
     with pytest.raises(EncoderMissing, match="fetch"):
@@ -385,7 +433,7 @@ def test_a_snapshot_of_the_hub_is_used_without_a_network(hub_cache: Path, tiny: 
     shutil.copytree(tiny, snapshot)
     source = HubSource(repo_id="some/model", revision=REVISION)
     record = tiny_record(tiny, source=source)
-    assert fetch(record, hub_cache) == snapshot
+    assert fetch(record, hub_cache).folder == snapshot
     local = opened(tiny_record(tiny), hub_cache)
     assert opened(record, hub_cache).fingerprint == local.fingerprint
 

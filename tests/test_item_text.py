@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rec_pkg.item_text import BODY_CHARS, TITLE_CHARS, item_text, item_title
+from rec_pkg.encoder.item_text import BODY_CHARS, TITLE_CHARS, item_text, item_title
 
 if TYPE_CHECKING:
     import psycopg

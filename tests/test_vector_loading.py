@@ -10,8 +10,8 @@ from pgvector import HalfVector
 from typer.testing import CliRunner
 
 from rec_pkg import loading, vector_loading
-from rec_pkg.calibration import Calibration
 from rec_pkg.cli import app
+from rec_pkg.encoder.calibration import Calibration
 from rec_pkg.errors import BadInput, LoadStopped
 from rec_pkg.vector_loading import VectorReport, load_vectors
 

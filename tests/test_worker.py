@@ -21,8 +21,8 @@ import onnxruntime as ort
 import psycopg
 import pytest
 
-from rec_pkg.calibration import Calibration
 from rec_pkg.encoder import Encoder, load_record
+from rec_pkg.encoder.calibration import Calibration
 from rec_pkg.errors import EncoderInvalid, EncoderMismatch, SchemaMismatch
 from rec_pkg.recalibration import calibrate, uncalibrate
 from rec_pkg.settings import Settings

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import structlog
 
-from rec_pkg.item_text import item_text, item_title
+from rec_pkg.encoder.item_text import item_text, item_title
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -12,7 +12,7 @@ import psycopg
 import structlog
 
 from rec_pkg.encoder import open_encoder
-from rec_pkg.encoder_provider import provider_name
+from rec_pkg.encoder.provider import provider_name
 from worker import logs
 from worker.failures import meaning
 from worker.loop import Loop

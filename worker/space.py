@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-from rec_pkg.calibration import Calibration
+from rec_pkg.encoder.calibration import Calibration
 from rec_pkg.errors import EncoderMismatch
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from rec_pkg.cli.session import read_settings
 from rec_pkg.errors import EncoderMissing
 
 if TYPE_CHECKING:
-    from rec_pkg.encoder_records import EncoderRecord
+    from rec_pkg.encoder.records import EncoderRecord
     from rec_pkg.settings import Settings
 
 PROBES: Final = ("blue jeans", "蓝色牛仔裤", "a red dress", "the history of Rome") * 4
@@ -35,7 +35,7 @@ Name = Annotated[
 @app.command("list")
 def list_() -> None:
     """List the encoders that pgrec knows by name, and whether their files are on this machine."""
-    from rec_pkg.encoder_records import BUILT_IN  # noqa: PLC0415  # for this command only
+    from rec_pkg.encoder.records import BUILT_IN  # noqa: PLC0415  # for this command only
 
     settings = read_settings()
     rows = [
@@ -60,7 +60,7 @@ def fetch(name: Name = None) -> None:
 
     settings = read_settings()
     record = _record(name, settings)
-    folder = make_present(record, settings.cache_dir)
+    folder = make_present(record, settings.cache_dir).folder
     console.print(f"{record.name} is in {folder}", soft_wrap=True)
 
 
@@ -93,13 +93,13 @@ def check(name: Name = None, *, as_json: AsJson = False) -> None:
 
 
 def _record(name: str | None, settings: Settings) -> EncoderRecord:
-    from rec_pkg.encoder_records import load_record  # noqa: PLC0415  # for these commands only
+    from rec_pkg.encoder.records import load_record  # noqa: PLC0415  # for these commands only
 
     return load_record(name or settings.encoder)
 
 
 def _is_here(record: EncoderRecord, settings: Settings) -> str:
-    from rec_pkg.encoder_files import find_files  # noqa: PLC0415  # for this command only
+    from rec_pkg.encoder.files import find_files  # noqa: PLC0415  # for this command only
 
     try:
         find_files(record, settings.cache_dir)

@@ -124,7 +124,7 @@ def _migrate(revision: str, *, create: bool = False, back: bool = False) -> None
     from alembic.util import CommandError  # noqa: PLC0415  # slow to import
 
     from rec_pkg import schema  # noqa: PLC0415  # slow to import
-    from rec_pkg.encoder_records import load_record  # noqa: PLC0415  # for this command only
+    from rec_pkg.encoder.records import load_record  # noqa: PLC0415  # for this command only
 
     dims = load_record(read_settings().encoder).dims
     with open_engine(create=create) as engine:

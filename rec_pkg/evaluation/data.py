@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from rec_pkg.encoder.item_text import item_text
 from rec_pkg.errors import BadInput
-from rec_pkg.item_text import item_text
 from rec_pkg.readers import BadRow, Source
 from rec_pkg.rows import EventRows, ItemRows, identifier
 

@@ -22,7 +22,7 @@ from sqlalchemy import create_engine
 
 from rec_pkg import database, schema
 from rec_pkg.addresses import DRIVER
-from rec_pkg.encoder import fetch, fingerprint, load_record
+from rec_pkg.encoder import fetch, load_record
 from rec_pkg.errors import DatabaseRefused, WorkerSilent
 from rec_pkg.evaluation.data import Event
 from rec_pkg.evaluation.protocols import FIRST_TARGET_AT
@@ -112,7 +112,7 @@ def _watch(
 def _digest(server: Connection[Any], settings: Settings, dataset: Dataset) -> str:
     """Return what the kept database depends on: texts, encoder, tables, and whose it is."""
     record = load_record(settings.encoder)
-    digest = sha256(fingerprint(record, fetch(record, settings.cache_dir)).encode())
+    digest = sha256(fetch(record, settings.cache_dir).fingerprint.encode())
     digest.update(str(server.execute("select current_user").fetchone()).encode())
     for path in sorted(schema.folder("migrations").rglob("*.py")):
         digest.update(path.read_bytes())

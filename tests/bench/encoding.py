@@ -25,9 +25,9 @@ import numpy as np
 from psycopg.conninfo import make_conninfo
 from support import Target, arguments, filled_database, report, server, side_by_side
 
-from rec_pkg.calibration_corpus import calibration_corpus
 from rec_pkg.encoder import Encoder, open_encoder
-from rec_pkg.item_text import item_text, item_title
+from rec_pkg.encoder.corpus import calibration_corpus
+from rec_pkg.encoder.item_text import item_text, item_title
 from rec_pkg.settings import Settings
 from worker import logs
 from worker.loop import Loop

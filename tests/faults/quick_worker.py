@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rec_pkg.cli.session import read_settings
-from rec_pkg.encoder_records import load_record
+from rec_pkg.encoder.records import load_record
 from rec_pkg.errors import EncoderInvalid
 
 if TYPE_CHECKING:

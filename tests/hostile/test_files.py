@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from rec_pkg.cli import app
 from rec_pkg.database import LIBPQ_VARIABLES
-from rec_pkg.encoder_records import E5_SMALL, EncoderRecord, load_record
+from rec_pkg.encoder.records import E5_SMALL, EncoderRecord, load_record
 from rec_pkg.errors import BadInput
 from rec_pkg.evaluation.data import read_dataset
 from rec_pkg.evaluation.protocols import make_plan

@@ -42,7 +42,7 @@ from tokenizers import (
     processors,
 )
 
-from rec_pkg.e5_weights import BLOCK, ZERO_POINT, Vocabulary, Weights
+from rec_pkg.encoder.e5.weights import BLOCK, ZERO_POINT, Vocabulary, Weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from rec_pkg.encoder_records import Recipe
+    from rec_pkg.encoder.records import Recipe
 
 MODEL_FILE: Final = "model.onnx"
 MASKED: Final = -3e30

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Final
 
 from filelock import FileLock
 
-from rec_pkg.encoder_records import HubSource, LocalSource, PackageSource, Rebuild
+from rec_pkg.encoder.records import HubSource, LocalSource, PackageSource, Rebuild
 from rec_pkg.errors import EncoderInvalid, EncoderMissing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from rec_pkg.encoder_records import EncoderRecord, Recipe
+    from rec_pkg.encoder.records import EncoderRecord, Recipe
 
 TOKENIZER_FILES: Final = (
     "added_tokens.json",
@@ -172,11 +172,11 @@ def _checked_weights(source: PackageSource, rebuild: Rebuild) -> Path:
 
 
 def _rebuild_into(folder: Path, weights: Path, recipe: Recipe) -> None:
-    from rec_pkg import e5_small  # noqa: PLC0415  # onnx is needed only here
+    from rec_pkg.encoder.e5.network import rebuild  # noqa: PLC0415  # onnx is needed only here
 
     part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}."))
     try:
-        e5_small.rebuild(weights, part, recipe)
+        rebuild(weights, part, recipe)
         part.chmod(0o755)
         part.rename(folder)
     finally:

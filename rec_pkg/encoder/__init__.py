@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import numpy as np
 
-from rec_pkg.calibration import Calibration, fit_calibration
-from rec_pkg.calibration_corpus import calibration_corpus
-from rec_pkg.encoder_files import canonical, digests, find_files, make_present, make_whole
-from rec_pkg.encoder_model import Model
-from rec_pkg.encoder_provider import CPU
-from rec_pkg.encoder_records import EncoderRecord, load_record
-from rec_pkg.encoder_tokenizer import keep_tokenizer
+from rec_pkg.encoder.calibration import Calibration, fit_calibration
+from rec_pkg.encoder.corpus import calibration_corpus
+from rec_pkg.encoder.files import canonical, digests, find_files, make_present, make_whole
+from rec_pkg.encoder.item_text import ITEM_RULE, TITLE_WEIGHT, item_text
+from rec_pkg.encoder.model import Model
+from rec_pkg.encoder.provider import CPU
+from rec_pkg.encoder.records import EncoderRecord, load_record
+from rec_pkg.encoder.tokenizer import keep_tokenizer
 from rec_pkg.errors import EncoderMissing
-from rec_pkg.item_text import ITEM_RULE, TITLE_WEIGHT, item_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Encoder",
     "EncoderRecord",
+    "Fetched",
     "Kind",
     "fetch",
     "fingerprint",
@@ -40,13 +41,21 @@ Kind = Literal["query", "document"]
 NOT_IN_THE_VECTORS: Final = {"name", "source", "onnx_file"}
 
 
+class Fetched(NamedTuple):
+    """Where the model and its tokenizer are, and the fingerprint that was computed from them."""
+
+    folder: Path
+    fingerprint: str
+
+
 class Encoder:
     """
     An encoder, open. It finds what `fetch` made present, and neither builds nor downloads.
 
     `threads` is the number of threads of the network, 0 for one per core. `provider` is the
     execution provider of onnxruntime that shall run it; the attribute of that name says which one
-    does: `cpu`, where the other is not installed or does not start. One encoder may serve several
+    does: `cpu`, where the other is not installed or does not start. `fetched` is what `fetch`
+    returned; without it the files are found and hashed again. One encoder may serve several
     threads.
 
     Raises:
@@ -61,11 +70,11 @@ class Encoder:
         cache_dir: Path,
         threads: int = 0,
         provider: str = CPU,
+        fetched: Fetched | None = None,
     ) -> None:
-        folder = find_files(record, cache_dir)
+        folder, self.fingerprint = fetched or _found(record, find_files(record, cache_dir))
         self.record = record
         self.dims = record.dims
-        self.fingerprint = fingerprint(record, folder)
         tokenizer, calibration = _kept(self.fingerprint, cache_dir)
         self._calibration = Calibration.load(_here(calibration)) if record.calibration else None
         self._model = Model(record, folder, _here(tokenizer), threads, provider)
@@ -110,13 +119,13 @@ def open_encoder(
 ) -> Encoder:
     """Return the encoder of this name or record file: fetched, if need be, and open."""
     record = load_record(name_or_path)
-    fetch(record, cache_dir)
-    return Encoder(record, cache_dir, threads, provider)
+    fetched = fetch(record, cache_dir)
+    return Encoder(record, cache_dir, threads, provider, fetched)
 
 
-def fetch(record: EncoderRecord, cache_dir: Path) -> Path:
+def fetch(record: EncoderRecord, cache_dir: Path) -> Fetched:
     """
-    Make all files of the encoder present and return the folder of its model.
+    Make all files of the encoder present; return the folder of its model and its fingerprint.
 
     Rebuilds, downloads, reads the tokenizer of and calibrates only what is not there yet; several
     processes may call it at the same time.
@@ -125,13 +134,14 @@ def fetch(record: EncoderRecord, cache_dir: Path) -> Path:
         EncoderMissing: if the files cannot be had.
         EncoderInvalid: if they do not give what the record promises.
     """
-    folder = make_present(record, cache_dir)
-    tokenizer, calibration = _kept(fingerprint(record, folder), cache_dir)
+    fetched = _found(record, make_present(record, cache_dir))
+    folder = fetched.folder
+    tokenizer, calibration = _kept(fetched.fingerprint, cache_dir)
     make_whole(tokenizer, partial(keep_tokenizer, folder, record.max_tokens))
     if record.calibration:
         ridge = record.calibration.ridge
         make_whole(calibration, partial(_calibrate, record, folder, tokenizer, ridge))
-    return folder
+    return fetched
 
 
 def fingerprint(record: EncoderRecord, folder: Path) -> str:
@@ -148,6 +158,10 @@ def fingerprint(record: EncoderRecord, folder: Path) -> str:
         "items": ITEM_RULE,
     }
     return sha256(canonical(parts)).hexdigest()
+
+
+def _found(record: EncoderRecord, folder: Path) -> Fetched:
+    return Fetched(folder, fingerprint(record, folder))
 
 
 def _kept(fingerprinted: str, cache_dir: Path) -> tuple[Path, Path]:

@@ -15,8 +15,8 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the library is 
 
 import onnxruntime as ort  # after that
 
-from rec_pkg.encoder_provider import CPU, CPU_PROVIDER, installed_provider, provider_name
-from rec_pkg.encoder_tokenizer import Tokenizer
+from rec_pkg.encoder.provider import CPU, CPU_PROVIDER, installed_provider, provider_name
+from rec_pkg.encoder.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from rec_pkg.encoder_records import EncoderRecord, Pooling
+    from rec_pkg.encoder.records import EncoderRecord, Pooling
 
 BATCH_TOKENS: Final = 512
 """Tokens of a batch, padding included. Larger batches are slower and take more memory."""

@@ -1,0 +1,1 @@
+"""multilingual-e5-small, rebuilt as ONNX from the weights that a pip package carries."""
