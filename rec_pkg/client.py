@@ -12,8 +12,9 @@ from sqlalchemy import URL, exc
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session, scoped_session
 
-from rec_pkg import erasure, models, pooler, queries, schema
-from rec_pkg.addresses import url_of
+from rec_pkg import erasure, models, queries, schema
+from rec_pkg.database import pooler, sqlstates
+from rec_pkg.database.addresses import url_of
 from rec_pkg.errors import BadInput, DatabaseUnreachable, RecError, SchemaMissing, UnknownItem, told
 from rec_pkg.models import Item
 from rec_pkg.queries import (
@@ -40,9 +41,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 CHECKED: Final = "pgrec_schema_checked"
-UNDEFINED: Final = {"3F000", "42883", "42P01"}  # schema, function, table
-BROKEN: Final = ("08", "57P")  # connection exceptions, the server stops
-UNFIT: Final = ("54", "42846", "0A000")  # beyond a limit, as JSON too deep; of a type or no number
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,15 +343,16 @@ def _translated() -> Iterator[None]:
 
 
 def _meaning(error: exc.StatementError) -> RecError | None:
-    state = getattr(error.orig, "sqlstate", None) or ""
+    state = sqlstates.sqlstate(error.orig)
+    kind = sqlstates.meaning(error.orig).kind
     detail = told(error.orig)
-    if state in UNDEFINED:
+    if kind == "undefined":
         return SchemaMissing(detail)
-    if isinstance(error, exc.OperationalError) and (not state or state.startswith(BROKEN)):
+    if isinstance(error, exc.OperationalError) and (not state or kind == "unreachable"):
         return DatabaseUnreachable(detail)
     if not isinstance(error, exc.DBAPIError):  # it was never sent
         return BadInput(detail)
-    if isinstance(error, exc.DataError | exc.IntegrityError) or state.startswith(UNFIT):
+    if isinstance(error, exc.DataError | exc.IntegrityError) or kind == "unfit":
         return BadInput(detail)
     if isinstance(error, exc.ProgrammingError) and not state:  # of a type that the driver lacks
         return BadInput(detail)

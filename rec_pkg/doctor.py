@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from rec_pkg import pooler, schema, statements
+from rec_pkg import schema, statements
+from rec_pkg.database import pooler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
-from rec_pkg import pooler, statements
+from rec_pkg import statements
+from rec_pkg.database import pooler
 from rec_pkg.errors import BadInput, LoadStopped
 from rec_pkg.readers import BadRow, Rejection, Row, Source
 from rec_pkg.rows import EventRows, ItemRows

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from rec_pkg import statements
+from rec_pkg.database.halfvec import packed, unpacked
 from rec_pkg.encoder.calibration import Calibration, fit_calibration
 from rec_pkg.errors import CalibrationRefused
-from rec_pkg.halfvec import packed, unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

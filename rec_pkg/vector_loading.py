@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import psycopg
 
-from rec_pkg import pooler, statements
+from rec_pkg import statements
+from rec_pkg.database import pooler
+from rec_pkg.database.halfvec import packed
 from rec_pkg.encoder.calibration import Calibration
 from rec_pkg.errors import BadInput
-from rec_pkg.halfvec import packed
 from rec_pkg.loading import Feed, OnProgress, OnReject, copy_chunk, stopping
 from rec_pkg.readers import Source
 from rec_pkg.rows import VectorRows

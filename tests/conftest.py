@@ -17,7 +17,7 @@ from pgvector.psycopg import register_vector
 from psycopg import sql
 from sqlalchemy import create_engine, make_url
 
-from rec_pkg.embedded import EmbeddedServer
+from rec_pkg.database.embedded import EmbeddedServer
 from rec_pkg.settings import Settings
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from rec_pkg.addresses import url_of
 from rec_pkg.client import Client
 from rec_pkg.database import connect
+from rec_pkg.database.addresses import url_of
 from rec_pkg.errors import BadInput
 from rec_pkg.settings import Settings
 

@@ -13,7 +13,7 @@ import pytest
 from pgvector import HalfVector
 from pgvector.psycopg import register_vector
 
-from rec_pkg.embedded import EmbeddedServer
+from rec_pkg.database.embedded import EmbeddedServer
 from rec_pkg.encoder.calibration import Calibration, fit_calibration
 from rec_pkg.errors import BadInput, CalibrationRefused
 from rec_pkg.recalibration import calibrate, uncalibrate

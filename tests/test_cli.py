@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from rec_pkg.cli import app
 from rec_pkg.database import LIBPQ_VARIABLES
-from rec_pkg.embedded import EmbeddedServer
+from rec_pkg.database.embedded import EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import psycopg
 import pytest
 
-from rec_pkg.embedded import EmbeddedServer
+from rec_pkg.database.embedded import EmbeddedServer
 from rec_pkg.errors import EmbeddedServerFailed, EmbeddedServerMissing
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 START = """
 import sys, time
 from pathlib import Path
-from rec_pkg.embedded import EmbeddedServer
+from rec_pkg.database.embedded import EmbeddedServer
 print(EmbeddedServer(Path(sys.argv[1])).start(), flush=True)
 time.sleep(float(sys.argv[2]))
 """
@@ -282,7 +282,7 @@ def test_root_may_keep_programs_and_data_behind_a_closed_door(
     for name in PACKAGES:
         shutil.copytree(installed / name, closed / name)
     monkeypatch.syspath_prepend(closed)
-    monkeypatch.setattr("rec_pkg.embedded.SYSTEM_DIR", folder / "system" / "pgrec")
+    monkeypatch.setattr("rec_pkg.database.embedded.SYSTEM_DIR", folder / "system" / "pgrec")
     server = serve(closed / "data")
     assert server.psql_path.is_relative_to(closed)
     assert server.home.parent == folder / "system" / "pgrec"

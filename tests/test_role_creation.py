@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from rec_pkg import schema
 from rec_pkg.cli import app
-from rec_pkg.embedded import EmbeddedServer
+from rec_pkg.database.embedded import EmbeddedServer
 from rec_pkg.settings import Settings
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import create_engine, make_url
 
 from rec_pkg import schema
-from rec_pkg.embedded import EmbeddedServer
+from rec_pkg.database.embedded import EmbeddedServer
 from rec_pkg.errors import SchemaMismatch, SchemaMissing
 from rec_pkg.settings import Settings
 

@@ -76,7 +76,7 @@ def psql(
 
 def _psql_path() -> str:
     from rec_pkg.database import embedded_server  # noqa: PLC0415  # slow to import
-    from rec_pkg.embedded import EmbeddedServer  # noqa: PLC0415  # slow to import
+    from rec_pkg.database.embedded import EmbeddedServer  # noqa: PLC0415  # slow to import
 
     settings = read_settings()
     found = shutil.which("psql")

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from rec_pkg.client import Client
     from rec_pkg.settings import Settings
 
-LINE_IS_DOWN = ("08", "57P")
-INSUFFICIENT_PRIVILEGE = "42501"
 NO_RIGHT = "If the role of this session may do that, grant it rec_app, rec_worker or rec_analyst"
 
 
@@ -93,8 +91,10 @@ def refusals() -> Iterator[None]:
 
 
 def _meaning(error: BaseException | None) -> RecError:
-    state = getattr(error, "sqlstate", None) or ""
+    from rec_pkg.database import sqlstates  # noqa: PLC0415  # slow to import
+
+    kind = sqlstates.meaning(error).kind
     said = told(error)
-    if type(error).__name__ == "OperationalError" or state.startswith(LINE_IS_DOWN):
+    if type(error).__name__ == "OperationalError" or kind == "unreachable":
         return DatabaseUnreachable(said)
-    return DatabaseRefused(f"{said}. {NO_RIGHT}" if state == INSUFFICIENT_PRIVILEGE else said)
+    return DatabaseRefused(f"{said}. {NO_RIGHT}" if kind == "forbidden" else said)

@@ -21,7 +21,7 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy import create_engine
 
 from rec_pkg import database, schema
-from rec_pkg.addresses import DRIVER
+from rec_pkg.database.addresses import DRIVER
 from rec_pkg.encoder import fetch, load_record
 from rec_pkg.errors import DatabaseRefused, WorkerSilent
 from rec_pkg.evaluation.data import Event

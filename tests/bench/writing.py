@@ -22,7 +22,7 @@ import psycopg
 from psycopg import sql
 from support import SERVER, Target, arguments, report, server, small_shop, working
 
-from rec_pkg.embedded import EmbeddedServer
+from rec_pkg.database.embedded import EmbeddedServer
 from rec_pkg.settings import Settings
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from fault_world import Connection
 
-    from rec_pkg.embedded import EmbeddedServer
+    from rec_pkg.database.embedded import EmbeddedServer
 
 
 TALLY = pytest.StashKey[Tally]()

@@ -18,7 +18,7 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy import create_engine, make_url
 
 from rec_pkg import schema
-from rec_pkg.embedded import EmbeddedServer
+from rec_pkg.database.embedded import EmbeddedServer
 from rec_pkg.settings import Settings
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fault_tally import Faults
     from fault_world import Connection, World
 
-    from rec_pkg.embedded import EmbeddedServer
+    from rec_pkg.database.embedded import EmbeddedServer
 
 WATCHED_S = 3.0
 LONG_S = 1.0  # of a pause between two tries; the first are far shorter

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fault_tally import Faults
     from fault_world import Connection, World
 
-    from rec_pkg.embedded import EmbeddedServer
+    from rec_pkg.database.embedded import EmbeddedServer
 
 CLICKS = 20
 ENOUGH = 100

@@ -9,9 +9,9 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy import create_engine
 
-from rec_pkg import pooler
-from rec_pkg.addresses import DRIVER, is_torn
-from rec_pkg.embedded import EmbeddedServer
+from rec_pkg.database import pooler
+from rec_pkg.database.addresses import DRIVER, is_torn
+from rec_pkg.database.embedded import EmbeddedServer
 from rec_pkg.errors import BadInput, DatabaseUnreachable
 
 if TYPE_CHECKING:
