@@ -12,11 +12,12 @@ from sqlalchemy import URL, exc
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session, scoped_session
 
-from rec_pkg import erasure, models, queries, schema
+from rec_pkg import models, queries, schema
 from rec_pkg.database import pooler, sqlstates
 from rec_pkg.database.addresses import url_of
 from rec_pkg.errors import BadInput, DatabaseUnreachable, RecError, SchemaMissing, UnknownItem, told
 from rec_pkg.models import Item
+from rec_pkg.operations import vacuuming
 from rec_pkg.queries import (
     DEFAULT_RANKER,
     Interest,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine, RowMapping
     from sqlalchemy.sql.functions import Function
 
-    from rec_pkg.erasure import Erasures
+    from rec_pkg.operations.vacuuming import Erasures
 
     Transaction = Session | Connection
 
@@ -244,7 +245,7 @@ class Client:
 
     def vacuum(self, *, full: bool = False, patience_s: float = 0) -> Erasures:
         """
-        Clear the rows that erasures deleted; see `rec_pkg.erasure.vacuum`.
+        Clear the rows that erasures deleted; see `rec_pkg.operations.vacuuming.vacuum`.
 
         Raises:
             BadInput: from a client that is part of a transaction of the caller's.
@@ -254,7 +255,7 @@ class Client:
         with self._connected():
             pass  # the schema is of this version
         with _translated():
-            return erasure.vacuum(self._bind, full=full, patience_s=patience_s)
+            return vacuuming.vacuum(self._bind, full=full, patience_s=patience_s)
 
     def retain(self) -> str | None:
         """Drop a part of what is not to stay and say what; None if nothing is left."""

@@ -16,7 +16,7 @@ from pgvector.psycopg import register_vector
 from rec_pkg.database.embedded import EmbeddedServer
 from rec_pkg.encoder.calibration import Calibration, fit_calibration
 from rec_pkg.errors import BadInput, CalibrationRefused
-from rec_pkg.recalibration import calibrate, uncalibrate
+from rec_pkg.operations.calibrating import calibrate, uncalibrate
 from rec_pkg.settings import Settings
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ HAN = re.compile(r"[\u4e00-\u9fff]")
 
 @pytest.fixture(scope="module")
 def lines() -> list[str]:
-    path = files("rec_pkg") / "catalogue" / "items.jsonl"
+    path = files("rec_pkg.demo") / "catalogue" / "items.jsonl"
     return path.read_text(encoding="utf-8").splitlines()
 
 

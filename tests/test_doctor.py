@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from rec_pkg import schema
 from rec_pkg.cli import app
-from rec_pkg.doctor import examine
+from rec_pkg.operations.doctor import examine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,7 +124,7 @@ def test_what_is_broken_is_found_and_what_is_mended_is_well_again(
 
 def inside(db: Connection) -> list[Any]:
     """What is found in a transaction that will be rolled back, where LISTEN hears nothing."""
-    from rec_pkg import doctor  # noqa: PLC0415  # its inner half
+    from rec_pkg.operations import doctor  # noqa: PLC0415  # its inner half
 
     return list(doctor._inside(db))  # noqa: SLF001
 

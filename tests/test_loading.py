@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from rec_pkg import loading
 from rec_pkg.errors import BadInput, LoadStopped
 from rec_pkg.loading import Report, load_events, load_items
-from rec_pkg.statements import EVENT_COLUMNS, ITEM_COLUMNS
+from rec_pkg.loading.store import EVENT_COLUMNS, ITEM_COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from rec_pkg.readers import Rejection
+    from rec_pkg.loading.files import Rejection
 
     Db = psycopg.Connection[tuple[Any, ...]]
     Write = Callable[[str, str | bytes], Path]
@@ -259,7 +259,7 @@ def test_a_bad_row_is_named_and_the_others_are_loaded(  # noqa: PLR0913, PLR0917
 def test_a_line_without_end_costs_no_more_than_itself(
     db: Db, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rec_pkg.readers.LINE_BYTES", 1 << 10)
+    monkeypatch.setattr("rec_pkg.loading.files.LINE_BYTES", 1 << 10)
     long = '{"item_id": "a", "title": "' + "x" * 5000 + '"}\n'
     report = load_items(db, write("i.jsonl", long + '{"item_id": "b"}\n'))
     assert counts(report) == (1, 0, 0, 0, 1)

@@ -42,7 +42,12 @@ def test_the_wheel_holds_every_file_of_packages_sql_and_migrations_as_it_is(whee
         inside = f"rec_pkg/_schema/{name}" if name.startswith(("migrations", "sql")) else name
         assert wheel.read(inside) == path.read_bytes(), name
     names = wheel.namelist()
-    assert {"rec_pkg/py.typed", "rec_pkg/catalogue/items.jsonl", "worker/__init__.py"} <= set(names)
+    data = {
+        "rec_pkg/py.typed",
+        "rec_pkg/demo/catalogue/items.jsonl",
+        "rec_pkg/encoder/corpus.jsonl",
+    }
+    assert data | {"worker/__init__.py"} <= set(names)
     assert sum(name.startswith("rec_pkg/_schema/sql/") for name in names) > 1
     assert sum(name.startswith("rec_pkg/_schema/migrations/versions/") for name in names) > 0
 

@@ -18,8 +18,8 @@ from psycopg import sql
 from sqlalchemy import create_engine, make_url
 
 from rec_pkg.client import Client
-from rec_pkg.erasure import Erasures, vacuum
 from rec_pkg.errors import BadInput
+from rec_pkg.operations.vacuuming import Erasures, vacuum
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from rec_pkg.cli import app
 from rec_pkg.errors import BadInput, BudgetSpent
-from rec_pkg.release import Question, release, with_noise
+from rec_pkg.operations.releasing import Question, release, with_noise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,16 +9,17 @@ import pytest
 from pgvector import HalfVector
 from typer.testing import CliRunner
 
-from rec_pkg import loading, vector_loading
+from rec_pkg import loading
 from rec_pkg.cli import app
 from rec_pkg.encoder.calibration import Calibration
 from rec_pkg.errors import BadInput, LoadStopped
-from rec_pkg.vector_loading import VectorReport, load_vectors
+from rec_pkg.loading import vectors
+from rec_pkg.loading.vectors import VectorReport, load_vectors
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rec_pkg.readers import Rejection
+    from rec_pkg.loading.files import Rejection
 
     Db = psycopg.Connection[tuple[Any, ...]]
 
@@ -130,7 +131,7 @@ def test_a_load_whose_session_is_killed_is_gone_on_with(
 def test_several_processes_make_the_index_and_tell_how_far_they_are(
     shop: Db, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vector_loading, "LOOK_S", 0.01)
+    monkeypatch.setattr(vectors, "LOOK_S", 0.01)
     shop.execute("drop index rec.item_vectors_hnsw")
     shop.execute("insert into rec.items (item_id) select 'i' || n from generate_series(1, 3000) n")
     with shop.cursor() as cursor, cursor.copy(COPY) as copy:

@@ -24,7 +24,7 @@ import pytest
 from rec_pkg.encoder import Encoder, load_record
 from rec_pkg.encoder.calibration import Calibration
 from rec_pkg.errors import EncoderInvalid, EncoderMismatch, SchemaMismatch
-from rec_pkg.recalibration import calibrate, uncalibrate
+from rec_pkg.operations.calibrating import calibrate, uncalibrate
 from rec_pkg.settings import Settings
 from worker.loop import Loop
 from worker.metrics import Metrics

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rec_pkg.statements import ActiveEncoder
+    from rec_pkg.encoder.store import ActiveEncoder
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pgvector import HalfVector
 from psycopg.rows import class_row, scalar_row
 from psycopg.types.json import Jsonb
 
-from rec_pkg.statements import ActiveEncoder
+from rec_pkg.encoder.store import ActiveEncoder
 from worker.lines import Lines, open_lines
 from worker.watch import PATIENCE_S
 

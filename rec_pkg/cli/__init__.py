@@ -76,7 +76,7 @@ def pgrec(
 @app.command(rich_help_panel="Run")
 def demo() -> None:
     """Start a server, load the sample catalogue, and follow a shopper click by click."""
-    from rec_pkg.demo import play  # noqa: PLC0415  # slow to import
+    from rec_pkg.demo.story import play  # noqa: PLC0415  # slow to import
 
     with refusals():
         play(read_settings(), console)

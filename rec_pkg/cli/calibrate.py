@@ -13,7 +13,7 @@ from rec_pkg.cli.session import open_connection
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-RIDGE: Final = 0.1  # rec_pkg.recalibration is slow to import
+RIDGE: Final = 0.1  # rec_pkg.operations.calibrating is slow to import
 
 
 def register(app: typer.Typer) -> None:
@@ -42,14 +42,14 @@ def calibrate(
 
     It is one transaction: interrupted, it leaves everything as it was.
     """
-    from rec_pkg import recalibration  # noqa: PLC0415  # slow to import
+    from rec_pkg.operations import calibrating  # noqa: PLC0415  # slow to import
 
     with open_connection() as connection, progress(lines=True) as on_progress:
         counts = _Counts(on_progress)
         if off:
-            fingerprint = recalibration.uncalibrate(connection, counts)
+            fingerprint = calibrating.uncalibrate(connection, counts)
         else:
-            fingerprint = recalibration.calibrate(connection, ridge, counts)
+            fingerprint = calibrating.calibrate(connection, ridge, counts)
     if as_json:
         print_json(counts.moved | {"fingerprint": fingerprint})
     else:

@@ -12,7 +12,7 @@ from rec_pkg.cli.output import cell, console, print_json
 from rec_pkg.cli.session import read_settings, refusals
 
 if TYPE_CHECKING:
-    from rec_pkg.doctor import Finding
+    from rec_pkg.operations.doctor import Finding
 
 STYLES: Final = {"green": "green", "yellow": "yellow", "red": "bold red"}
 
@@ -31,7 +31,7 @@ def doctor(*, as_json: AsJson = False) -> None:
     PGREC_DATABASE_URL of the worker: what lies between is looked at, too.
     """
     from rec_pkg import database  # noqa: PLC0415  # slow to import
-    from rec_pkg.doctor import examine  # noqa: PLC0415  # slow to import
+    from rec_pkg.operations.doctor import examine  # noqa: PLC0415  # slow to import
 
     with refusals(), database.connect(read_settings()) as connection:
         findings = examine(connection)

@@ -14,7 +14,7 @@ from rec_pkg.cli.session import open_connection
 
 if TYPE_CHECKING:
     from rec_pkg.loading import Report
-    from rec_pkg.readers import Rejection
+    from rec_pkg.loading.files import Rejection
 
 SHOWN: Final = 100
 """How many rejected rows are shown; the others are only counted."""
@@ -172,7 +172,7 @@ def vectors(  # noqa: PLR0913  # as many as there are options
 
         pgrec load vectors vectors.jsonl.gz --fingerprint 4e0c08e09822 --workers 4 --memory 4GB
     """
-    from rec_pkg.vector_loading import load_vectors  # noqa: PLC0415  # slow to import
+    from rec_pkg.loading.vectors import load_vectors  # noqa: PLC0415  # slow to import
 
     mapping = _mapping(maps)
     with open_connection() as connection, progress(lines=True) as on_progress:
@@ -200,7 +200,7 @@ def vectors(  # noqa: PLR0913  # as many as there are options
 
 
 def _mapping(maps: list[str] | None, *, of_events: bool = False) -> dict[str, str]:
-    from rec_pkg.statements import EVENT_COLUMNS  # noqa: PLC0415  # for this command only
+    from rec_pkg.loading.store import EVENT_COLUMNS  # noqa: PLC0415  # for this command only
 
     mapping: dict[str, str] = {}
     for pair in maps or ():

@@ -149,10 +149,10 @@ def _advise(statements: str | None) -> None:
 
 def retry(*, as_json: AsJson = False) -> None:
     """Try again what was given up: parked events, and items that could not be encoded."""
-    from rec_pkg import statements  # noqa: PLC0415  # slow to import
+    from rec_pkg.operations import store  # noqa: PLC0415  # slow to import
 
     with open_connection() as connection:
-        events, items = statements.retry(connection)
+        events, items = store.retry(connection)
     if as_json:
         print_json({"events": events, "items": items})
     else:

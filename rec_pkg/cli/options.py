@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from rec_pkg.readers import BadRow, parse_json
-from rec_pkg.rows import moment
+from rec_pkg.loading.files import BadRow, parse_json
+from rec_pkg.loading.rows import moment
 
 User = Annotated[str, typer.Argument(metavar="USER", help="Id of the user.")]
 Item = Annotated[str, typer.Argument(metavar="ITEM", help="Id of the item.")]

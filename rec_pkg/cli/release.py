@@ -48,7 +48,7 @@ def release(  # noqa: PLR0913  # as many as there are options
 
         pgrec release kind domain --since 2026-10-01 --until 2026-11-01
     """
-    from rec_pkg.release import Question, release  # noqa: PLC0415  # slow to import
+    from rec_pkg.operations.releasing import Question, release  # noqa: PLC0415  # slow to import
 
     end = until or datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     questions = [Question(by, since, end, epsilon, keys_per_user) for by in counts]

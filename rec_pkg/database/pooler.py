@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rec_pkg import statements
+from rec_pkg.database import store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,7 @@ def changes_session(connection: Connection[Any]) -> bool:
     It is so behind any pooler; behind one in session mode it is the same for all transactions.
     """
     with connection.transaction():
-        return statements.session(connection) != connection.info.backend_pid
+        return store.session(connection) != connection.info.backend_pid
 
 
 @contextmanager

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from rec_pkg.encoder.item_text import item_text
 from rec_pkg.errors import BadInput
-from rec_pkg.readers import BadRow, Source
-from rec_pkg.rows import EventRows, ItemRows, identifier
+from rec_pkg.loading.files import BadRow, Source
+from rec_pkg.loading.rows import EventRows, ItemRows, identifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from datetime import datetime
     from pathlib import Path
 
-    from rec_pkg.readers import Row
+    from rec_pkg.loading.files import Row
 
 T = TypeVar("T")
 SUFFIXES: Final = (".csv", ".tsv", ".jsonl", ".ndjson")

@@ -12,8 +12,8 @@ from pgvector.psycopg import register_vector
 from psycopg import errors
 from psycopg.types.json import Jsonb
 
-from rec_pkg import statements
 from rec_pkg.errors import BadInput, told
+from rec_pkg.loading.store import copy_events, merge_events, stage_events
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -78,13 +78,13 @@ class Store:
 
     def load(self, events: Sequence[Event]) -> None:
         """Append events to the log as `pgrec load` does."""
-        statements.stage_events(self._connection)
+        stage_events(self._connection)
         for first in range(0, len(events), CHUNK):
-            with self._connection.cursor() as cursor, statements.copy_events(cursor) as copy:
+            with self._connection.cursor() as cursor, copy_events(cursor) as copy:
                 for place, e in enumerate(events[first : first + CHUNK], first):
                     key = f"evaluation:{place}"
                     copy.write_row((e.user_id, e.item_id, e.kind, e.text, e.value, e.at, key))
-            statements.merge_events(self._connection)
+            merge_events(self._connection)
 
     def gather_statistics(self) -> None:
         """Let plans rest on facts, and index the log by time, for the guard alone."""

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from pgvector.psycopg import register_vector
 
-from rec_pkg import recalibration, tuning
+from rec_pkg import tuning
 from rec_pkg.errors import BadInput, CalibrationRefused
 from rec_pkg.evaluation.protocols import FIRST_TARGET_AT
+from rec_pkg.operations import calibrating
 from rec_pkg.tuning.search import Choice, Search
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def calibrate(conninfo: str, on_progress: OnProgress) -> bool:
     """Calibrate the vectors on the catalogue, unless it is too small for that."""
     with psycopg.connect(conninfo, autocommit=True) as connection:
         try:
-            recalibration.calibrate(connection, on_progress=on_progress)
+            calibrating.calibrate(connection, on_progress=on_progress)
         except (CalibrationRefused, BadInput):
             return False
     return True

@@ -18,7 +18,7 @@ from sqlalchemy import create_engine
 
 from rec_pkg import Client, loading, schema
 from rec_pkg import database as databases
-from rec_pkg.doctor import examine
+from rec_pkg.operations.doctor import examine
 from rec_pkg.settings import Settings
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from rec_pkg.readers import BadRow, Row, parse_json
-from rec_pkg.statements import ITEM_COLUMNS
+from rec_pkg.loading.files import BadRow, Row, parse_json
+from rec_pkg.loading.store import ITEM_COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Collection

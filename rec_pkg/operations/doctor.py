@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from rec_pkg import schema, statements
+from rec_pkg import schema
 from rec_pkg.database import pooler
+from rec_pkg.operations import store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,12 +44,12 @@ def examine(connection: Connection[Any]) -> list[Finding]:
 
 def _outside(connection: Connection[Any]) -> Iterator[Finding]:
     """Look at what lies between here and the server."""
-    if statements.in_recovery(connection):
+    if store.in_recovery(connection):
         advice = "Lists can be read here; doctor and worker belong to the primary."
         yield Finding("line", "yellow", "to a standby", advice)
         return
     direct = not pooler.changes_session(connection)
-    heard = statements.hears_itself(connection, PROBE_S)
+    heard = store.hears_itself(connection, PROBE_S)
     if direct and heard:
         yield Finding("line", "green", "direct", None)
     elif heard:
@@ -63,7 +64,7 @@ def _outside(connection: Connection[Any]) -> Iterator[Finding]:
 
 def _inside(connection: Connection[Any]) -> Iterator[Finding]:
     """Look at the schema, then ask it."""
-    found = statements.schema_digest(connection)
+    found = store.schema_digest(connection)
     advice = "Run `pgrec migrate`."
     if found.missing:
         yield Finding("schema", "red", "there is no schema rec", advice)
@@ -76,5 +77,5 @@ def _inside(connection: Connection[Any]) -> Iterator[Finding]:
         return
     else:
         yield Finding("schema", "green", "at this version", None)
-    for what, level, said, todo in statements.health(connection):
+    for what, level, said, todo in store.health(connection):
         yield Finding(what, level, said, todo)

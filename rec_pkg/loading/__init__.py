@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
-from rec_pkg import statements
 from rec_pkg.database import pooler
 from rec_pkg.errors import BadInput, LoadStopped
-from rec_pkg.readers import BadRow, Rejection, Row, Source
-from rec_pkg.rows import EventRows, ItemRows
-from rec_pkg.statements import EVENT_COLUMNS, ITEM_COLUMNS
+from rec_pkg.loading import store
+from rec_pkg.loading.files import BadRow, Rejection, Row, Source
+from rec_pkg.loading.rows import EventRows, ItemRows
+from rec_pkg.loading.store import EVENT_COLUMNS, ITEM_COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -88,14 +88,14 @@ def load_items(  # noqa: PLR0913  # a file can be read in as many ways
     feed = Feed(source, mapping or {}, ItemRows(domain, numbers), on_reject, ITEM_COLUMNS)
     with stopping(path), feed.rows("item_id") as rows, pooler.one_session(connection):
         with connection.transaction():
-            statements.stage_items(connection)
-        while copy_chunk(connection, statements.copy_items, rows):
+            store.stage_items(connection)
+        while copy_chunk(connection, store.copy_items, rows):
             on_progress("read", source.position(), source.size)
         with connection.transaction():
-            repeated = statements.settle_items(connection)
+            repeated = store.settle_items(connection)
         inserted, updated, unchanged = _merge_items(connection, feed.good, on_progress)
         with connection.transaction():
-            statements.wake(connection)
+            store.wake(connection)
     return Report(feed.good, inserted, updated, unchanged, repeated, feed.rejected, ())
 
 
@@ -126,10 +126,10 @@ def load_events(  # noqa: PLR0913  # the same
     inserted = 0
     with stopping(path), feed.rows("user_id") as rows, pooler.one_session(connection):
         with connection.transaction():
-            statements.stage_events(connection)
-        while copy_chunk(connection, statements.copy_events, rows):
+            store.stage_events(connection)
+        while copy_chunk(connection, store.copy_events, rows):
             with connection.transaction():
-                inserted += statements.merge_events(connection)
+                inserted += store.merge_events(connection)
             on_progress("read", source.position(), source.size)
     known = feed.good - inserted
     return Report(feed.good, inserted, 0, known, 0, feed.rejected, tuple(sorted(feed.strange)))
@@ -201,7 +201,7 @@ class Feed:
 
 def _event_kinds(connection: Connection[Any], path: Path) -> frozenset[str]:
     with stopping(path), connection.transaction():
-        return statements.event_kinds(connection)
+        return store.event_kinds(connection)
 
 
 def copy_chunk(
@@ -225,7 +225,7 @@ def _merge_items(
     for first in range(1, rows + 1, CHUNK):
         last = min(first + CHUNK - 1, rows)
         with connection.transaction():
-            counts = statements.merge_items(connection, first, last)
+            counts = store.merge_items(connection, first, last)
         inserted, updated, unchanged = (
             inserted + counts[0],
             updated + counts[1],

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import psycopg
 
-from rec_pkg import statements
 from rec_pkg.database import pooler
 from rec_pkg.database.halfvec import packed
 from rec_pkg.encoder.calibration import Calibration
+from rec_pkg.encoder.store import active_encoder
 from rec_pkg.errors import BadInput
-from rec_pkg.loading import Feed, OnProgress, OnReject, copy_chunk, stopping
-from rec_pkg.readers import Source
-from rec_pkg.rows import VectorRows
+from rec_pkg.loading import Feed, OnProgress, OnReject, copy_chunk, stopping, store
+from rec_pkg.loading.files import Source
+from rec_pkg.loading.rows import VectorRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-    from rec_pkg.statements import ActiveEncoder
+    from rec_pkg.encoder.store import ActiveEncoder
 
 COLUMNS: Final = ("item_id", "embedding")
 SHORTEST: Final = 12
@@ -98,17 +98,17 @@ def load_vectors(  # noqa: PLR0913  # a file can be read in as many ways
         pooler.one_session(connection) as in_one_transaction,
     ):
         with connection.transaction():
-            statements.stage_vectors(connection)
+            store.stage_vectors(connection)
             if not in_one_transaction:  # which would keep all others from the table
-                statements.drop_vector_index(connection)
+                store.drop_vector_index(connection)
         placed = _placed(rows, active, fingerprint)
-        while copy_chunk(connection, statements.copy_vectors, placed):
+        while copy_chunk(connection, store.copy_vectors, placed):
             with connection.transaction():
-                counts += statements.merge_vectors(connection, active.fingerprint)
+                counts += store.merge_vectors(connection, active.fingerprint)
             on_progress("read", source.position(), source.size)
         make_index(connection, workers, memory, on_progress)
         with connection.transaction():
-            statements.wake(connection)
+            store.wake(connection)
     inserted, updated, unchanged, unknown = counts.tolist()
     return VectorReport(feed.good, inserted, updated, unchanged, unknown, feed.rejected)
 
@@ -122,11 +122,11 @@ def make_index(
     """Make the HNSW index of the vectors if it is missing, and return whether it was."""
     on_progress("index", 0, 0)
     with _watched(connection, on_progress), connection.transaction():
-        return statements.make_vector_index(connection, workers, memory)
+        return store.make_vector_index(connection, workers, memory)
 
 
 def _active(connection: Connection[Any], fingerprint: str) -> ActiveEncoder:
-    active = statements.active_encoder(connection)
+    active = active_encoder(connection)
     if active is None:
         raise BadInput("no encoder is active yet; run `pgrec worker --once` first")
     known = [active.fingerprint, *filter(None, [active.base])]
@@ -159,7 +159,7 @@ def _watched(connection: Connection[Any], on_progress: OnProgress) -> Iterator[N
     def look() -> None:
         with psycopg.connect(address, password=password, autocommit=True) as other:
             while not over.wait(LOOK_S):
-                if found := statements.index_progress(other, pid):
+                if found := store.index_progress(other, pid):
                     on_progress("index", *found)
 
     looking = Thread(target=look, daemon=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from rec_pkg import statements
 from rec_pkg.database.halfvec import packed, unpacked
 from rec_pkg.encoder.calibration import Calibration, fit_calibration
+from rec_pkg.encoder.store import active_encoder
 from rec_pkg.errors import CalibrationRefused
+from rec_pkg.operations import store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from psycopg import Connection, Copy, Cursor
 
+    from rec_pkg.encoder.store import ActiveEncoder
     from rec_pkg.progress import OnProgress
-    from rec_pkg.statements import ActiveEncoder
 
 K = TypeVar("K", str, bytes)
 
@@ -43,8 +44,8 @@ class _Table(Generic[K]):
     copying: Callable[[Cursor[Any]], AbstractContextManager[Copy]]
 
 
-OF_ITEMS: Final = _Table("", statements.item_vectors_after, statements.copy_item_vectors)
-OF_TEXTS: Final = _Table(b"", statements.text_vectors_after, statements.copy_text_vectors)
+OF_ITEMS: Final = _Table("", store.item_vectors_after, store.copy_item_vectors)
+OF_TEXTS: Final = _Table(b"", store.text_vectors_after, store.copy_text_vectors)
 
 
 def _unseen(what: str, done: int, total: int) -> None:
@@ -76,7 +77,7 @@ def calibrate(
     with connection.transaction():
         active = _lock(connection)
         _check_items(connection, active)
-        sample = unpacked(statements.sample_vectors(connection, SAMPLE), active.dims)
+        sample = unpacked(store.sample_vectors(connection, SAMPLE), active.dims)
         fitted = fit_calibration(_uncalibrated(active, sample), ridge)
         return _move(connection, active, fitted, on_progress)
 
@@ -99,8 +100,8 @@ def uncalibrate(connection: Connection[Any], on_progress: OnProgress = _unseen) 
 
 
 def _lock(connection: Connection[Any]) -> ActiveEncoder:
-    statements.lock_space(connection)
-    active = statements.active_encoder(connection)
+    store.lock_space(connection)
+    active = active_encoder(connection)
     if active is None:
         raise CalibrationRefused("no encoder is active yet; run `pgrec worker` first")
     return active
@@ -108,7 +109,7 @@ def _lock(connection: Connection[Any]) -> ActiveEncoder:
 
 def _check_items(connection: Connection[Any], active: ActiveEncoder) -> None:
     """Pass if all items have their vectors and are enough to tell more than noise."""
-    found = statements.vectors_to_move(connection)
+    found = store.vectors_to_move(connection)
     if found.items_to_encode:
         waiting = f"{found.items_to_encode:,} items wait for a vector"
         raise CalibrationRefused(f"{waiting}; run `pgrec worker --once` first")
@@ -125,22 +126,22 @@ def _move(
     fitted: Calibration | None,
     on_progress: OnProgress,
 ) -> str:
-    found = statements.vectors_to_move(connection)
+    found = store.vectors_to_move(connection)
 
     def moved(embeddings: Sequence[bytes]) -> list[bytes]:
         plain = _uncalibrated(active, unpacked(embeddings, active.dims))
         return packed(fitted.apply(plain) if fitted else plain)
 
-    statements.make_next_vectors(connection)
+    store.make_next_vectors(connection)
     _move_table(connection, OF_ITEMS, moved, lambda done: on_progress("items", done, found.items))
     _move_table(connection, OF_TEXTS, moved, lambda done: on_progress("texts", done, found.texts))
     on_progress("index", 0, 1)
-    statements.index_next_vectors(connection)
+    store.index_next_vectors(connection)
     on_progress("index", 1, 1)
     _move_interests(connection, lambda done: on_progress("users", done, found.users))
-    fingerprint = statements.activate_calibration(connection, fitted.to_bytes() if fitted else None)
+    fingerprint = store.activate_calibration(connection, fitted.to_bytes() if fitted else None)
     on_progress("swap", 0, 1)
-    statements.swap_vectors(connection)
+    store.swap_vectors(connection)
     return fingerprint
 
 
@@ -165,8 +166,8 @@ def _move_table(
 def _move_interests(connection: Connection[Any], on_done: Callable[[int], None]) -> None:
     done, last = 0, ""
     on_done(done)
-    while users := statements.interested_after(connection, last, USERS_AT_ONCE):
-        statements.move_interests(connection, users)
+    while users := store.interested_after(connection, last, USERS_AT_ONCE):
+        store.move_interests(connection, users)
         last = users[-1]
         done += len(users)
         on_done(done)

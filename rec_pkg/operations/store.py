@@ -1,16 +1,15 @@
-"""The calls into `sql/` that go by psycopg: loading of files, calibration, releases, upkeep."""
+"""The calls into `sql/` for a deployment as a whole: calibration, releases, retries, health."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal, LiteralString, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from uuid import uuid4
 
 import psycopg
-from psycopg.rows import class_row
 from psycopg.sql import SQL, Identifier
 from psycopg.types.json import Jsonb
 
-from rec_pkg.errors import DatabaseRefused
+from rec_pkg.database.store import one
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -18,40 +17,8 @@ if TYPE_CHECKING:
 
     from psycopg import Connection, Copy, Cursor
 
-ITEM_COLUMNS: Final = (
-    "item_id",
-    "domain",
-    "title",
-    "body",
-    "attributes",
-    "tags",
-    "available",
-    "created_at",
-)
-EVENT_COLUMNS: Final = ("user_id", "item_id", "kind", "text", "value", "occurred_at", "dedupe_key")
-COPY_ITEMS: Final = (
-    "copy pg_temp.loaded_items"
-    " (item_id, domain, title, body, attributes, tags, available, created_at) from stdin"
-)
-COPY_EVENTS: Final = (
-    "copy pg_temp.loaded_events"
-    " (user_id, item_id, kind, text, value, occurred_at, dedupe_key) from stdin"
-)
-
-COPY_VECTORS: Final = (
-    "copy pg_temp.loaded_vectors (item_id, embedding) from stdin with (format binary)"
-)
 COPY_ITEM_VECTORS: Final = "copy rec.item_vectors_next from stdin with (format binary)"
 COPY_TEXT_VECTORS: Final = "copy rec_internal.texts_next from stdin with (format binary)"
-
-
-class ActiveEncoder(NamedTuple):
-    """The encoder whose vectors are stored; `base` and `calibration` are set together."""
-
-    fingerprint: str
-    base: str | None
-    calibration: bytes | None
-    dims: int
 
 
 class Digest(NamedTuple):
@@ -71,97 +38,14 @@ class ToMove(NamedTuple):
     items_to_encode: int
 
 
-def stage_items(connection: Connection[Any]) -> None:
-    """Make the session's table for rows of items, or empty it."""
-    connection.execute("select rec_internal.stage_items()")
-
-
-def copy_items(cursor: Cursor[Any]) -> AbstractContextManager[Copy]:
-    """Return a COPY that takes rows of `ITEM_COLUMNS`."""
-    return cursor.copy(COPY_ITEMS)
-
-
-def settle_items(connection: Connection[Any]) -> int:
-    """Keep the last row of each item and return how many others were dropped."""
-    return int(_one(connection, "select rec_internal.settle_items()")[0])
-
-
-def merge_items(connection: Connection[Any], first: int, last: int) -> tuple[int, int, int]:
-    """Merge the rows at these places; return how many were inserted, updated, unchanged."""
-    call = "select inserted, updated, unchanged from rec_internal.merge_items(%s, %s)"
-    inserted, updated, unchanged = _one(connection, call, (first, last))
-    return inserted, updated, unchanged
-
-
-def stage_events(connection: Connection[Any]) -> None:
-    """Make the session's table for rows of events, or empty it."""
-    connection.execute("select rec_internal.stage_events()")
-
-
-def copy_events(cursor: Cursor[Any]) -> AbstractContextManager[Copy]:
-    """Return a COPY that takes rows of `EVENT_COLUMNS`."""
-    return cursor.copy(COPY_EVENTS)
-
-
-def merge_events(connection: Connection[Any]) -> int:
-    """Append what was copied to the event log and return how many events were new."""
-    return int(_one(connection, "select rec_internal.merge_events()")[0])
-
-
-def stage_vectors(connection: Connection[Any]) -> None:
-    """Make the session's table for vectors of items, or empty it."""
-    connection.execute("select rec_internal.stage_vectors()")
-
-
-def copy_vectors(cursor: Cursor[Any]) -> AbstractContextManager[Copy]:
-    """Return a COPY that takes item_id and vector in binary form."""
-    return cursor.copy(COPY_VECTORS)
-
-
-def merge_vectors(connection: Connection[Any], fingerprint: str) -> tuple[int, int, int, int]:
-    """Store what was copied; return how many vectors were new, changed, the same, of no item."""
-    call = "select inserted, updated, unchanged, unknown from rec_internal.merge_vectors(%s)"
-    inserted, updated, unchanged, unknown = _one(connection, call, (fingerprint,))
-    return inserted, updated, unchanged, unknown
-
-
-def drop_vector_index(connection: Connection[Any]) -> bool:
-    """Drop the index of the vectors if there are none, and return whether it is missing now."""
-    return bool(_one(connection, "select rec_internal.drop_vector_index()")[0])
-
-
-def make_vector_index(connection: Connection[Any], workers: int | None, memory: str | None) -> bool:
-    """Make the index of the vectors if it is missing, and return whether it was."""
-    return bool(
-        _one(connection, "select rec_internal.make_vector_index(%s, %s)", (workers, memory))[0]
-    )
-
-
-def index_progress(connection: Connection[Any], pid: int) -> tuple[int, int] | None:
-    """Return how far the index is that a session is making, and of how much; None if none is."""
-    call = "select done, total from rec_internal.index_progress(%s)"
-    return connection.execute(call, [pid]).fetchone()
-
-
-def event_kinds(connection: Connection[Any]) -> frozenset[str]:
-    """Return the kinds that an event may have."""
-    return frozenset(kind for (kind,) in connection.execute("select kind from rec.event_kinds"))
-
-
 def lock_space(connection: Connection[Any]) -> None:
     """Keep everyone from storing vectors and interests until the end of the transaction."""
     connection.execute("select rec_internal.lock_space()")
 
 
-def active_encoder(connection: Connection[Any]) -> ActiveEncoder | None:
-    """Return the encoder whose vectors are stored, None before the first worker came."""
-    with connection.cursor(row_factory=class_row(ActiveEncoder)) as cursor:
-        return cursor.execute("select * from rec_internal.active_encoder()").fetchone()
-
-
 def vectors_to_move(connection: Connection[Any]) -> ToMove:
     """Count what a calibration moves."""
-    return ToMove(*_one(connection, "select * from rec_internal.vectors_to_move()"))
+    return ToMove(*one(connection, "select * from rec_internal.vectors_to_move()"))
 
 
 def sample_vectors(connection: Connection[Any], limit: int) -> list[bytes]:
@@ -219,7 +103,7 @@ def move_interests(connection: Connection[Any], users: list[str]) -> None:
 
 def activate_calibration(connection: Connection[Any], calibration: bytes | None) -> str:
     """Make the encoder with this calibration, or with none, active and return its fingerprint."""
-    return str(_one(connection, "select rec_internal.activate_calibration(%s)", (calibration,))[0])
+    return str(one(connection, "select rec_internal.activate_calibration(%s)", (calibration,))[0])
 
 
 def swap_vectors(connection: Connection[Any]) -> None:
@@ -227,15 +111,10 @@ def swap_vectors(connection: Connection[Any]) -> None:
     connection.execute("select rec_internal.swap_vectors()")
 
 
-def wake(connection: Connection[Any]) -> None:
-    """Have a sleeping worker look at once."""
-    connection.execute("select rec.wake()")
-
-
 def released(connection: Connection[Any], question: dict[str, Any]) -> dict[str, int] | None:
     """Return the recorded answer to a question; nobody else releases until the transaction ends."""
     answer: dict[str, int] | None
-    (answer,) = _one(connection, "select rec_internal.released(%s)", (Jsonb(question),))
+    (answer,) = one(connection, "select rec_internal.released(%s)", (Jsonb(question),))
     return answer
 
 
@@ -255,20 +134,15 @@ def record_release(
     connection.execute(call, [Jsonb(question), epsilon, Jsonb(answer)])
 
 
-def session(connection: Connection[Any]) -> int:
-    """Return the process id of the server's session in which this is asked."""
-    return int(_one(connection, "select pg_backend_pid()")[0])
-
-
 def retry(connection: Connection[Any]) -> tuple[int, int]:
     """Put parked events and failed items back; return how many of each."""
-    events, items = _one(connection, "select rec.retry(), rec.retry_items()")
+    events, items = one(connection, "select rec.retry(), rec.retry_items()")
     return events, items
 
 
 def in_recovery(connection: Connection[Any]) -> bool:
     """Return whether the server is a standby."""
-    return bool(_one(connection, "select pg_is_in_recovery()")[0])
+    return bool(one(connection, "select pg_is_in_recovery()")[0])
 
 
 def hears_itself(connection: Connection[Any], patience_s: float) -> bool:
@@ -290,10 +164,10 @@ def hears_itself(connection: Connection[Any], patience_s: float) -> bool:
 
 def schema_digest(connection: Connection[Any]) -> Digest:
     """Return the digest of the re-run objects that the database was migrated with."""
-    if _one(connection, "select to_regnamespace('rec') is null")[0]:
+    if one(connection, "select to_regnamespace('rec') is null")[0]:
         return Digest(None, missing=True, hidden=False)
     try:
-        return Digest(_one(connection, "select sql_digest from rec_internal.state")[0])
+        return Digest(one(connection, "select sql_digest from rec_internal.state")[0])
     except psycopg.errors.UndefinedTable:
         return Digest(None, missing=True, hidden=False)
     except psycopg.errors.InsufficientPrivilege:
@@ -312,12 +186,3 @@ def health(
         return connection.execute("select what, level, found, advice from rec.health()").fetchall()
     except psycopg.errors.InsufficientPrivilege:
         return []
-
-
-def _one(
-    connection: Connection[Any], call: LiteralString, arguments: tuple[object, ...] = ()
-) -> tuple[Any, ...]:
-    row = connection.execute(call, arguments).fetchone()
-    if row is None:
-        raise DatabaseRefused(f"no row from {call}")
-    return tuple(row)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from rec_pkg.queries import Recommendation, Share
     from rec_pkg.settings import Settings
 
-CATALOGUE: Final = files("rec_pkg") / "catalogue" / "items.jsonl"
+CATALOGUE: Final = files("rec_pkg.demo") / "catalogue" / "items.jsonl"
 WISH: Final = "我喜欢浏览一些时尚的衣服，特别是品牌T恤和牛仔裤"
 WISH_IN_ENGLISH: Final = "I like browsing fashionable clothes, especially brand T-shirts and jeans"
 READER, SHOPPER = "demo-lin", "demo-kate"

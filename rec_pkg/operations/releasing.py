@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
-from rec_pkg import statements
 from rec_pkg.errors import BadInput, BudgetSpent, OpenDPMissing
+from rec_pkg.operations import store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,16 +77,16 @@ def release(connection: Connection[Any], question: Question) -> dict[str, int]:
     """
     asked = question.as_json()
     with connection.transaction():
-        recorded = statements.released(connection, asked)
+        recorded = store.released(connection, asked)
         if recorded is not None:
             return recorded
-        counts = statements.bounded_counts(
+        counts = store.bounded_counts(
             connection, question.by, question.since, question.until, question.keys_per_user
         )
         numbers = with_noise(list(counts.values()), question.keys_per_user, question.epsilon)
         answer = dict(zip(counts, numbers, strict=True))
         try:
-            statements.record_release(connection, asked, question.epsilon, answer)
+            store.record_release(connection, asked, question.epsilon, answer)
         except psycopg.errors.ProgramLimitExceeded as error:
             raise BudgetSpent(error.diag.message_detail) from error
     return answer

@@ -1,0 +1,30 @@
+"""What is asked of a server through any connection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, LiteralString
+
+from rec_pkg.errors import DatabaseRefused
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+
+def session(connection: Connection[Any]) -> int:
+    """Return the process id of the server's session in which this is asked."""
+    return int(one(connection, "select pg_backend_pid()")[0])
+
+
+def one(
+    connection: Connection[Any], call: LiteralString, arguments: tuple[object, ...] = ()
+) -> tuple[Any, ...]:
+    """
+    Return the one row that a call gives.
+
+    Raises:
+        DatabaseRefused: if it gives none.
+    """
+    row = connection.execute(call, arguments).fetchone()
+    if row is None:
+        raise DatabaseRefused(f"no row from {call}")
+    return tuple(row)
