@@ -205,7 +205,7 @@ def wait(done: Any) -> None:  # noqa: ANN401  # a question
 
 
 def test_metrics_are_for_this_machine_alone_unless_told_otherwise() -> None:
-    from worker.metrics import Metrics  # noqa: PLC0415  # slow to import
+    from pgrec_worker.metrics import Metrics  # noqa: PLC0415  # slow to import
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

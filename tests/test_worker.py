@@ -21,14 +21,14 @@ import onnxruntime as ort
 import psycopg
 import pytest
 
+from pgrec_worker.loop import Loop
+from pgrec_worker.metrics import Metrics
+from pgrec_worker.store import Store
 from rec_pkg.encoder import Encoder, load_record
 from rec_pkg.encoder.calibration import Calibration
 from rec_pkg.errors import EncoderInvalid, EncoderMismatch, SchemaMismatch
 from rec_pkg.operations.calibrating import calibrate, uncalibrate
 from rec_pkg.settings import Settings
-from worker.loop import Loop
-from worker.metrics import Metrics
-from worker.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -375,7 +375,7 @@ def encoded(db: Connection, text: str) -> bool:
 def test_texts_are_encoded_while_a_worker_rests(
     shelf: Connection, database_url: str, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.loop.REST_S", 3600.0)
+    monkeypatch.setattr("pgrec_worker.loop.REST_S", 3600.0)
     with running(database_url, encoder):
         wait_until(lambda: drained(shelf) and sleeping(shelf))
         shelf.execute("select rec.track('ann', 'novel')")
@@ -411,7 +411,7 @@ def test_a_text_that_comes_while_events_are_folded_is_encoded_meanwhile(
 def test_texts_are_encoded_while_a_transaction_with_another_one_is_open(
     shelf: Connection, database_url: str, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.loop.LONGEST_LINGER_S", 3600.0)
+    monkeypatch.setattr("pgrec_worker.resting.LONGEST_LINGER_S", 3600.0)
     with psycopg.connect(database_url) as writer:
         writer.execute("select rec.track('bob', p_text => 'a warm coat')")  # will not notify
         with running(database_url, encoder):

@@ -98,8 +98,8 @@ def worker(
 
     Any number may run at the same time. Killing one loses nothing.
     """
+    from pgrec_worker import run  # noqa: PLC0415  # slow to import
     from rec_pkg.database import conninfo  # noqa: PLC0415  # slow to import
-    from worker import run  # noqa: PLC0415  # slow to import
 
     settings = read_settings()
     if metrics_port is not None:

@@ -90,7 +90,7 @@ def _prepare(settings: Settings, console: Console) -> None:
 @contextmanager
 def _worker() -> Iterator[None]:
     """Run `pgrec worker` beside us; what it logs is shown only if it fails."""
-    command = [sys.executable, "-m", "rec_pkg", "worker", "--metrics-port", "0"]
+    command = [sys.executable, "-P", "-m", "rec_pkg", "worker", "--metrics-port", "0"]
     with tempfile.TemporaryFile("w+") as log, subprocess.Popen(command, stderr=log) as process:  # noqa: S603  # our own
         try:
             yield

@@ -86,7 +86,7 @@ def run_worker(
         "PGREC_LOG_FORMAT": "json",
     }
     total = waiting()
-    command = [sys.executable, "-m", "rec_pkg", "worker", "--once", "--metrics-port", "0"]
+    command = [sys.executable, "-P", "-m", "rec_pkg", "worker", "--once", "--metrics-port", "0"]
     with subprocess.Popen(  # noqa: S603  # our own program
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -25,14 +25,14 @@ import numpy as np
 from psycopg.conninfo import make_conninfo
 from support import Target, arguments, filled_database, report, server, side_by_side
 
+from pgrec_worker import logs
+from pgrec_worker.loop import Loop
+from pgrec_worker.metrics import Metrics
+from pgrec_worker.store import Store
 from rec_pkg.encoder import Encoder, open_encoder
 from rec_pkg.encoder.corpus import calibration_corpus
 from rec_pkg.encoder.item_text import item_text, item_title
 from rec_pkg.settings import Settings
-from worker import logs
-from worker.loop import Loop
-from worker.metrics import Metrics
-from worker.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -62,9 +62,9 @@ def _vector(text: str) -> NDArray[Any]:
 
 
 if __name__ == "__main__":
+    from pgrec_worker import loop, process
     from rec_pkg.cli.session import refusals
     from rec_pkg.database import conninfo
-    from worker import loop, process
 
     vars(process)["open_encoder"] = lambda *_: Quick()
     vars(loop)["REST_S"] = float(os.environ.get("REST_S", loop.REST_S))

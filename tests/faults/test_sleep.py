@@ -16,10 +16,10 @@ from fault_workers import drained, sleeping, wait_until, worker
 from fault_world import ITEMS
 from quick_worker import Quick
 
+from pgrec_worker.loop import MOST_RESTS, Loop
+from pgrec_worker.metrics import Metrics
+from pgrec_worker.store import Store
 from rec_pkg.settings import Settings
-from worker.loop import MOST_RESTS, Loop
-from worker.metrics import Metrics
-from worker.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -163,7 +163,7 @@ def test_upkeep_has_its_turn_while_events_never_cease(
 def test_a_worker_rests_for_as_long_as_events_never_cease(
     world: World, db: Connection, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.loop.REST_S", 0.01)
+    monkeypatch.setattr("pgrec_worker.loop.REST_S", 0.01)
 
     async def live() -> None:
         async with Store.connect(world.url(database)) as real:

@@ -12,7 +12,7 @@ from pgvector.psycopg import register_vector_async
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import scalar_row
 
-from worker.watch import Line, watch
+from pgrec_worker.watch import Line, watch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -11,9 +11,9 @@ from pgvector import HalfVector
 from psycopg.rows import class_row, scalar_row
 from psycopg.types.json import Jsonb
 
+from pgrec_worker.lines import Lines, open_lines
+from pgrec_worker.watch import PATIENCE_S
 from rec_pkg.encoder.store import ActiveEncoder
-from worker.lines import Lines, open_lines
-from worker.watch import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

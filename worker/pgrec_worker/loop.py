@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import psycopg
 import structlog
 
+from pgrec_worker.encoding import Encoding
+from pgrec_worker.failures import blames_the_server, is_passing
+from pgrec_worker.resting import Resting
+from pgrec_worker.space import Space
+from pgrec_worker.upkeep import Upkeep
 from rec_pkg import schema
 from rec_pkg.errors import Pooled, SchemaMismatch, SchemaMissing
-from worker.encoding import Encoding
-from worker.failures import blames_the_server, is_passing
-from worker.space import Space
-from worker.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from pgrec_worker.metrics import Metrics
+    from pgrec_worker.store import Store, WaitingItem, WaitingText
     from rec_pkg.encoder import Encoder
     from rec_pkg.settings import Settings
-    from worker.metrics import Metrics
-    from worker.store import Store, WaitingItem, WaitingText
 
-LINGER_S: Final = 0.01
-LONGEST_LINGER_S: Final = 0.25
 REST_S: Final = 0.1
 FEW: Final = 250  # events, fewer than what is folded in the time of a rest
 SETTLING_S: Final = 0.2
@@ -65,6 +64,7 @@ class Loop:
         self._encoding = Encoding(encoder, metrics)
         self._space = Space(encoder.fingerprint)
         self._upkeep = Upkeep(store, metrics)
+        self._resting = Resting(store, self, settings.poll_seconds, stopping)
         self._new_vectors = False  # since events that wait for one were last tried
         self.drained = False
         """Whether all that waited could once be done, so that the server is well."""
@@ -101,7 +101,7 @@ class Loop:
                 self._metrics.observe(queue)
                 await self._upkeep.hasten(queue)
                 if not once:
-                    await self._sleep()
+                    await self._resting.sleep()
                 elif queue.pending == 0:
                     await self._upkeep.finish()
                     return
@@ -120,24 +120,24 @@ class Loop:
         """
         rounds = rests = 0
         while not self._stopping.is_set():
-            done = await self._round()
+            done = await self.round()
             if not any(done):
                 break
             rounds += 1
             if rounds == 1 and await self._store.has_work():
                 await self._store.wake_others()
             if rest and done.folded < FEW and not done.items:
-                await self._rest(REST_S)
+                await self._resting.rest(REST_S)
                 rests += 1
             if rests == MOST_RESTS:
                 break
 
-    async def _round(self) -> Done:
+    async def round(self) -> Done:
         """Do a share of all that waits."""
-        texts = await self._encode_all_texts()
+        texts = await self.encode_all_texts()
         folding = asyncio.ensure_future(self._fold_and_merge())
         try:
-            meanwhile, heard = await self._encode_until(folding)
+            meanwhile, heard = await self._resting.encode_until(folding)
         finally:
             folded, merged = await folding
         items = await self._encode_items()
@@ -146,77 +146,19 @@ class Loop:
             await self._store.hasten()
         return Done(texts + meanwhile, heard, folded, merged, items)
 
-    async def _rest(self, seconds: float) -> None:
-        """
-        Leave the processor to the writers for a while; encode the texts that come meanwhile.
+    async def encode_all_texts(self) -> int:
+        """Encode texts for as long as there are new ones, though not for ever."""
+        encoded = 0
+        for _ in range(MOST_ROUNDS):
+            texts = await self.encode_texts()
+            encoded += texts
+            if not texts or self._stopping.is_set():
+                break
+        return encoded
 
-        An event on a known item counts before it is folded, so that nobody waits for us.
-        """
-        resting = asyncio.ensure_future(asyncio.sleep(seconds))
-        try:
-            await self._encode_until(resting)
-        finally:
-            resting.cancel()
-
-    async def _encode_until(self, over: asyncio.Future[Any]) -> tuple[int, int]:
-        """
-        Encode the texts that come until something is over, or until told to stop.
-
-        Returns:
-            How many texts, and how many notifications came, of whatever event.
-        """
-        encoded = heard = 0
-        state = "busy"
-        try:
-            while not over.done() and not self._stopping.is_set():
-                if state == "busy":
-                    state = await self._store.try_rest(LINGER_S)
-                texts = await self._encode_texts()
-                encoded += texts
-                if not texts and state != "busy":
-                    heard += await self._until_notified(self._settings.poll_seconds, over)
-        finally:
-            if state == "asleep":
-                await self._store.stop_resting()
-        return encoded, heard
-
-    async def _sleep(self) -> None:
-        """
-        Sleep until an event is announced, at the longest for the fallback poll.
-
-        The look after the lock is taken is what makes sure that no event is missed. It is one round
-        and no more: whoever goes on beside writers who never cease has to rest in between. A text
-        that woke us is encoded before anything else.
-        """
-        state = await self._store.try_sleep()
-        linger_s = LINGER_S
-        while state == "busy":  # a writer that will not notify is about to commit
-            await self._rest(linger_s)
-            if self._stopping.is_set() or any(await self._round()):
-                return
-            linger_s = min(2 * linger_s, LONGEST_LINGER_S)
-            state = await self._store.try_sleep()
-        try:
-            if not any(await self._round()):
-                await self._until_notified(
-                    await self._store.seconds_to_retry(self._settings.poll_seconds)
-                )
-                await self._encode_all_texts()
-        finally:
-            if state == "asleep":
-                await self._store.stop_sleeping()
-
-    async def _until_notified(self, timeout_s: float, *others: asyncio.Future[Any]) -> bool:
-        """Wait for a notification, a stop or one of the others; return whether the first came."""
-        notified = asyncio.ensure_future(self._store.notified(timeout_s))
-        stopped = asyncio.ensure_future(self._stopping.wait())
-        await asyncio.wait({notified, stopped, *others}, return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
-        if not notified.done():
-            notified.cancel()
-        with suppress(asyncio.CancelledError):
-            return await notified
-        return False
+    async def encode_texts(self) -> int:
+        """Encode a batch of the texts that wait and return how many there were."""
+        return await self._in_the_active_space(self._encode_claimed_texts)
 
     async def _fold_and_merge(self) -> tuple[int, int]:
         return await self._fold(), await self._merge()
@@ -271,19 +213,6 @@ class Loop:
             if not is_passing(error):
                 await self._store.park(user_id, event_id, str(error))
         return False
-
-    async def _encode_all_texts(self) -> int:
-        """Encode texts for as long as there are new ones, though not for ever."""
-        encoded = 0
-        for _ in range(MOST_ROUNDS):
-            texts = await self._encode_texts()
-            encoded += texts
-            if not texts or self._stopping.is_set():
-                break
-        return encoded
-
-    async def _encode_texts(self) -> int:
-        return await self._in_the_active_space(self._encode_claimed_texts)
 
     async def _encode_items(self) -> int:
         return await self._in_the_active_space(self._encode_claimed_items)

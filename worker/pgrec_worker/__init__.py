@@ -1,5 +1,5 @@
 """The worker process: it encodes what is new and folds events into the stored interests."""
 
-from worker.process import run
+from pgrec_worker.process import run
 
 __all__ = ["run"]

@@ -10,8 +10,8 @@ import psycopg
 import structlog
 
 if TYPE_CHECKING:
-    from worker.metrics import Metrics
-    from worker.store import Cleaner, Queue, Store
+    from pgrec_worker.metrics import Metrics
+    from pgrec_worker.store import Cleaner, Queue, Store
 
 PARTITIONS_EVERY_S: Final = 6 * 3600.0
 REVIVE_EVERY_S: Final = 300.0

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pgrec_worker.metrics import Metrics
+    from pgrec_worker.space import Space
+    from pgrec_worker.store import WaitingItem, WaitingText
     from rec_pkg.encoder import Encoder
-    from worker.metrics import Metrics
-    from worker.space import Space
-    from worker.store import WaitingItem, WaitingText
 
     Vectors = NDArray[np.float32]
 

@@ -16,7 +16,7 @@ from prometheus_client import (
 from rec_pkg.errors import BadInput
 
 if TYPE_CHECKING:
-    from worker.store import Queue
+    from pgrec_worker.store import Queue
 
 
 class Metrics:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Final
 import psycopg
 import structlog
 
+from pgrec_worker import logs
+from pgrec_worker.failures import meaning
+from pgrec_worker.loop import Loop
+from pgrec_worker.metrics import Metrics
+from pgrec_worker.store import Store
 from rec_pkg.encoder import open_encoder
 from rec_pkg.encoder.provider import provider_name
-from worker import logs
-from worker.failures import meaning
-from worker.loop import Loop
-from worker.metrics import Metrics
-from worker.store import Store
 
 if TYPE_CHECKING:
     from rec_pkg.encoder import Encoder

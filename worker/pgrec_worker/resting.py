@@ -1,0 +1,115 @@
+"""
+What a worker does when a round of work found little or nothing: it rests, or it sleeps.
+
+    round --- found few events ---> rest    a tenth of a second in which the writers have the
+      ^                              |      processor; texts that come meanwhile are encoded
+      |<------- it is over ----------+
+      |
+      +------ found nothing ------> try to take the sleepers' lock
+      |                              |
+      |<-- rest a little, round <----+ busy: a writer that will not notify is about to commit
+      |                              |
+      |                              | asleep: we hold the lock, so that writers notify
+      |                              | guarded: another worker holds it and is notified
+      |                              v
+      |<----- found something ---- one more round, which sees what came before the lock was taken
+      |                              | found nothing
+      |                              v
+      +<-- notified, or time over -- wait for a NOTIFY; encode the text that woke us
+
+Resting has a lock of its own, with the same three answers, that has writers of texts notify. It is
+held while something else goes on: a rest, or the folding of events on another connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from pgrec_worker.loop import Loop
+    from pgrec_worker.store import Store
+
+LINGER_S: Final = 0.01
+LONGEST_LINGER_S: Final = 0.25
+
+
+class Resting:
+    """The pauses of a loop. `poll_s` is the longest sleep that nobody ends."""
+
+    def __init__(self, store: Store, loop: Loop, poll_s: float, stopping: asyncio.Event) -> None:
+        self._store = store
+        self._loop = loop
+        self._poll_s = poll_s
+        self._stopping = stopping
+
+    async def rest(self, seconds: float) -> None:
+        """
+        Leave the processor to the writers for a while; encode the texts that come meanwhile.
+
+        An event on a known item counts before it is folded, so that nobody waits for us.
+        """
+        resting = asyncio.ensure_future(asyncio.sleep(seconds))
+        try:
+            await self.encode_until(resting)
+        finally:
+            resting.cancel()
+
+    async def encode_until(self, over: asyncio.Future[Any]) -> tuple[int, int]:
+        """
+        Encode the texts that come until something is over, or until told to stop.
+
+        Returns:
+            How many texts, and how many notifications came, of whatever event.
+        """
+        encoded = heard = 0
+        state = "busy"
+        try:
+            while not over.done() and not self._stopping.is_set():
+                if state == "busy":
+                    state = await self._store.try_rest(LINGER_S)
+                texts = await self._loop.encode_texts()
+                encoded += texts
+                if not texts and state != "busy":
+                    heard += await self._until_notified(self._poll_s, over)
+        finally:
+            if state == "asleep":
+                await self._store.stop_resting()
+        return encoded, heard
+
+    async def sleep(self) -> None:
+        """
+        Sleep until an event is announced, at the longest for the fallback poll.
+
+        The look after the lock is taken is what makes sure that no event is missed. It is one round
+        and no more: whoever goes on beside writers who never cease has to rest in between. A text
+        that woke us is encoded before anything else.
+        """
+        state = await self._store.try_sleep()
+        linger_s = LINGER_S
+        while state == "busy":  # a writer that will not notify is about to commit
+            await self.rest(linger_s)
+            if self._stopping.is_set() or any(await self._loop.round()):
+                return
+            linger_s = min(2 * linger_s, LONGEST_LINGER_S)
+            state = await self._store.try_sleep()
+        try:
+            if not any(await self._loop.round()):
+                await self._until_notified(await self._store.seconds_to_retry(self._poll_s))
+                await self._loop.encode_all_texts()
+        finally:
+            if state == "asleep":
+                await self._store.stop_sleeping()
+
+    async def _until_notified(self, timeout_s: float, *others: asyncio.Future[Any]) -> bool:
+        """Wait for a notification, a stop or one of the others; return whether the first came."""
+        notified = asyncio.ensure_future(self._store.notified(timeout_s))
+        stopped = asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait({notified, stopped, *others}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not notified.done():
+            notified.cancel()
+        with suppress(asyncio.CancelledError):
+            return await notified
+        return False
