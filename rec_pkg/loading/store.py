@@ -96,7 +96,9 @@ def drop_vector_index(connection: Connection[Any]) -> bool:
 
 def make_vector_index(connection: Connection[Any], workers: int | None, memory: str | None) -> bool:
     """Make the index of the vectors if it is missing, and return whether it was."""
-    return bool(one(connection, "select rec_internal.make_vector_index(%s, %s)", (workers, memory))[0])
+    return bool(
+        one(connection, "select rec_internal.make_vector_index(%s, %s)", (workers, memory))[0]
+    )
 
 
 def index_progress(connection: Connection[Any], pid: int) -> tuple[int, int] | None:

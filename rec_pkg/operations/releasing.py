@@ -3,8 +3,8 @@ Counts with noise, for publication: differential privacy by OpenDP.
 
 What one user adds is bounded in the database (`rec_internal.bounded_counts`), the keys are those of
 the catalogue and the settings, and OpenDP draws the noise and computes its scale. Two databases
-that differ in all of one user's events give any answer with probabilities that differ by a factor of at
-most e^epsilon; epsilons of all releases add up to what `settings.privacy_budget` allows.
+that differ in all of one user's events give any answer with probabilities that differ by a factor
+of at most e^epsilon; epsilons of all releases add up to what `settings.privacy_budget` allows.
 """
 
 from __future__ import annotations
