@@ -97,10 +97,11 @@ def check(connection: Connection) -> None:
     Pass if the database's re-run objects are those of this package.
 
     Raises:
-        SchemaMissing: if there is no schema `rec`.
+        SchemaMissing: if the database was never migrated.
+        SchemaTorn: if only one of the two schemas is there.
         SchemaMismatch: if another version of the package migrated it.
     """
-    if connection.scalar(sa.text("select to_regclass('rec_internal.state') is null")):
+    if not _is_there(connection):
         raise SchemaMissing
     if connection.scalar(sa.text("select sql_digest from rec_internal.state")) != sql_digest():
         raise SchemaMismatch
@@ -116,7 +117,7 @@ def prepare(connection: Connection) -> None:
     """
     _execute(connection, f"set local lock_timeout = '{LOCK_TIMEOUT}'")
     _execute(connection, "select pg_advisory_xact_lock(hashtextextended('rec.migrate', 0))")
-    _refuse_half_a_schema(connection)
+    _is_there(connection)
     _execute(connection, "create schema if not exists rec")
     _execute(connection, "create schema if not exists rec_internal")
     home = _pgvector_schema(connection)
@@ -145,18 +146,20 @@ def apply_sql(connection: Connection) -> None:
 
 def forget_sql(connection: Connection) -> None:
     """Note that the re-run objects are not there, if the tables are."""
-    if connection.scalar(sa.text("select to_regclass('rec_internal.state') is not null")):
+    if _is_there(connection):
         connection.execute(sa.text("update rec_internal.state set sql_digest = null"))
 
 
-def _refuse_half_a_schema(connection: Connection) -> None:
-    """Raise if the tables of one schema are there and those of the other are not."""
+def _is_there(connection: Connection) -> bool:
+    """Return whether the tables of both schemas are there; raise SchemaTorn if those of one are."""
     found = sa.text(
-        "select to_regclass('rec.items') is not null, to_regclass('rec_internal.state') is not null"
+        "select to_regclass('rec.items') is not null,"
+        " to_regclass('rec_internal.state') is not null"
     )
     face, engine = connection.execute(found).one()
     if face != engine:
         raise SchemaTorn("rec_internal is missing" if face else "rec is missing")
+    return bool(face)
 
 
 def _config(connection: Connection, dims: int) -> alembic.config.Config:

@@ -270,7 +270,7 @@ begin
         '{server,rights,settings,vectors,plan,log,queue,tables}'::text[]
     loop
         begin
-            return query execute format('select * from rec.%I()', 'health_' || v_part);
+            return query execute format('select * from rec_internal.%I()', 'health_' || v_part);
         exception when insufficient_privilege then
             return query select f.* from rec_internal.finding(v_part, false, true, 'not looked at: ' || sqlerrm,
                 'Ask as a member of rec_owner.') f;
