@@ -4,12 +4,14 @@ from rec_pkg import models
 from rec_pkg.client import Client, Status
 from rec_pkg.errors import (
     BadInput,
+    DatabaseRefused,
     DatabaseUnreachable,
     RecError,
     SchemaMismatch,
     SchemaMissing,
     UnknownItem,
 )
+from rec_pkg.operations.vacuuming import Erasures
 from rec_pkg.queries import (
     Interest,
     PopularItem,
@@ -24,17 +26,22 @@ from rec_pkg.queries import (
     recommend,
     similar_items,
 )
+from rec_pkg.schema import migrate
+from rec_pkg.settings import Settings
 
 __all__ = [
     "BadInput",
     "Client",
+    "DatabaseRefused",
     "DatabaseUnreachable",
+    "Erasures",
     "Interest",
     "PopularItem",
     "RecError",
     "Recommendation",
     "SchemaMismatch",
     "SchemaMissing",
+    "Settings",
     "Share",
     "SimilarItem",
     "Status",
@@ -43,6 +50,7 @@ __all__ = [
     "explain_list",
     "interest",
     "interest_vector",
+    "migrate",
     "models",
     "popular",
     "recommend",

@@ -12,7 +12,7 @@ from sqlalchemy import URL, exc
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session, scoped_session
 
-from rec_pkg import models, queries, schema
+from rec_pkg import arguments, models, queries, schema
 from rec_pkg.database import pooler, sqlstates
 from rec_pkg.database.addresses import url_of
 from rec_pkg.errors import BadInput, DatabaseUnreachable, RecError, SchemaMissing, UnknownItem, told
@@ -127,10 +127,10 @@ class Client:
             dedupe_key: a repeated call with it logs nothing and returns the first id.
         """
         function = sa.func.rec.track(
-            *map(queries.text, (user_id, item_id, kind, text)),
+            *map(arguments.text, (user_id, item_id, kind, text)),
             sa.literal(value, sa.Double()),
-            queries.moment(occurred_at),
-            queries.text(dedupe_key),
+            arguments.time(occurred_at),
+            arguments.text(dedupe_key),
             type_=sa.BigInteger(),
         )
         return self._call(function)
@@ -241,7 +241,7 @@ class Client:
 
     def forget(self, user_id: str) -> int:
         """Erase all that is kept of a user and return how many events that were."""
-        return self._call(sa.func.rec.forget_user(queries.text(user_id), type_=sa.Integer()))
+        return self._call(sa.func.rec.forget_user(arguments.text(user_id), type_=sa.Integer()))
 
     def vacuum(self, *, full: bool = False, patience_s: float = 0) -> Erasures:
         """
@@ -263,24 +263,26 @@ class Client:
 
     def pause(self, user_id: str) -> bool:
         """Keep the user's events out from now on; False if they were kept out already."""
-        return self._call(sa.func.rec.pause_user(queries.text(user_id), type_=sa.Boolean()))
+        return self._call(sa.func.rec.pause_user(arguments.text(user_id), type_=sa.Boolean()))
 
     def resume(self, user_id: str) -> bool:
         """Let the user's events in again; False if they were not kept out."""
-        return self._call(sa.func.rec.resume_user(queries.text(user_id), type_=sa.Boolean()))
+        return self._call(sa.func.rec.resume_user(arguments.text(user_id), type_=sa.Boolean()))
 
     def undo(self, user_id: str, event_id: int) -> bool:
         """Take an event back as if it had never been; False if there is no such event."""
         event = sa.literal(event_id, sa.BigInteger())
-        return self._call(sa.func.rec.undo_event(queries.text(user_id), event, type_=sa.Boolean()))
+        return self._call(
+            sa.func.rec.undo_event(arguments.text(user_id), event, type_=sa.Boolean())
+        )
 
     def export(self, user_id: str) -> dict[str, Any]:
         """Return all that is kept of a user, in the form of JSON."""
-        return self._call(sa.func.rec.export_user(queries.text(user_id), type_=JSONB()))
+        return self._call(sa.func.rec.export_user(arguments.text(user_id), type_=JSONB()))
 
     def rebuild(self, user_id: str) -> int:
         """Make a user's stored interest anew from the log and return the number of events."""
-        return self._call(sa.func.rec.rebuild_user(queries.text(user_id), type_=sa.Integer()))
+        return self._call(sa.func.rec.rebuild_user(arguments.text(user_id), type_=sa.Integer()))
 
     def status(self) -> Status:
         """Return the figures of the view `rec.status`, which counts rows."""

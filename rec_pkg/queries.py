@@ -24,6 +24,7 @@ from sqlalchemy import Column, FromClause, Named, ScalarSelect, SQLColumnExpress
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.sql.functions import Function
 
+from rec_pkg import arguments
 from rec_pkg.errors import BadInput
 
 C = TypeVar("C", bound=TypedColumns)
@@ -204,9 +205,9 @@ def recommend(  # noqa: PLR0913  # as many as the SQL function has
         *_list(k, domain, filter),
         sa.literal(exclude_seen, sa.Boolean()),
         sa.literal(diversity, sa.Double()),
-        moment(as_of),
+        arguments.time(as_of),
         sa.literal(seed, sa.Integer()),
-        text(ranker),
+        arguments.text(ranker),
     )
     return _rows(function, Recommendations)
 
@@ -251,7 +252,7 @@ def explain(
     `closest`; each other term has one row, unless it is 0. With `as_of`, an aware time, it is the
     score of then.
     """
-    function = sa.func.rec.explain(_id(user_id), _id(item_id), moment(as_of), text(ranker))
+    function = sa.func.rec.explain(_id(user_id), _id(item_id), arguments.time(as_of), arguments.text(ranker))
     return _rows(function, Shares)
 
 
@@ -264,7 +265,7 @@ def explain_list(
 ) -> FromClause[ListShares]:
     """Return the shares of several items in one pass; `explained_item` says whose each is."""
     items = sa.literal(_texts(item_ids), ARRAY(sa.Text()))
-    function = sa.func.rec.explain_list(_id(user_id), items, moment(as_of), text(ranker))
+    function = sa.func.rec.explain_list(_id(user_id), items, arguments.time(as_of), arguments.text(ranker))
     return _rows(function, ListShares)
 
 
@@ -274,7 +275,7 @@ def interest(user_id: Id, as_of: datetime | None = None) -> FromClause[Interests
 
     With `as_of`, an aware time, that of then is replayed from the event log.
     """
-    function = sa.func.rec.interest(_id(user_id), moment(as_of))
+    function = sa.func.rec.interest(_id(user_id), arguments.time(as_of))
     return _rows(function, Interests)
 
 
@@ -290,46 +291,20 @@ def interest_vector(user_id: Id, horizon: str = "long") -> ScalarSelect[list[flo
     return sa.select(unit).where(known.c.horizon == horizon).scalar_subquery()
 
 
-def text(value: str | None) -> sa.ColumnElement[str]:
-    """
-    Return a text, or NULL.
-
-    Raises:
-        BadInput: if it is something else.
-    """
-    if not isinstance(value, str | None):
-        raise BadInput(f"an id or a text is a str, not {type(value).__name__}")
-    return sa.literal(value, sa.Text())
-
-
-def moment(time: datetime | None) -> sa.ColumnElement[datetime]:
-    """
-    Return an aware time, or NULL, as a timestamptz.
-
-    Raises:
-        BadInput: if it is no time or has no time zone.
-    """
-    if not isinstance(time, datetime | None):
-        raise BadInput(f"a time is a datetime, not {type(time).__name__}")
-    if time is not None and time.utcoffset() is None:
-        raise BadInput("a time needs a time zone")
-    return sa.literal(time, WHEN)
-
-
 def _list(k: int, domain: str | None, wanted: Filter | None) -> Iterator[sa.ColumnElement[Any]]:
     if not isinstance(k, Integral) or k < 0:
         raise BadInput("k must be a whole number, at least 0")
     if not (wanted is None or isinstance(wanted, Mapping)):
         raise BadInput("the filter must be a mapping of attributes to values")
     yield sa.literal(k, sa.Integer())
-    yield text(domain)
+    yield arguments.text(domain)
     yield sa.literal(dict(wanted or {}), JSONB())
 
 
 def _id(value: Id) -> sa.ColumnElement[str]:
     if isinstance(value, SQLColumnExpression):
         return sa.type_coerce(value, sa.Text())
-    return text(value)
+    return arguments.text(value)
 
 
 def _texts(values: Sequence[str]) -> list[str]:

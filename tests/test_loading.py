@@ -244,7 +244,7 @@ BAD_ITEMS = [
 
 
 @pytest.mark.parametrize(("name", "content", "line", "reason"), BAD_ITEMS)
-def test_a_bad_row_is_named_and_the_others_are_loaded(  # noqa: PLR0913, PLR0917  # a table of cases
+def test_a_bad_row_is_named_and_the_others_are_loaded(
     db: Db, write: Write, name: str, content: bytes, line: int, reason: str
 ) -> None:
     rejected: list[Rejection] = []

@@ -53,7 +53,7 @@ def lived(db: Connection) -> Connection:
     return db
 
 
-def track(  # noqa: PLR0913  # an event has as many parts
+def track(
     db: Connection,
     item: str | None = None,
     *,

@@ -50,7 +50,7 @@ app = typer.Typer(
 
 def _version(value: bool) -> None:  # noqa: FBT001  # so typer calls it
     if value:
-        from importlib.metadata import version  # noqa: PLC0415  # for this option only
+        from importlib.metadata import version
 
         typer.echo(f"pgrec {version('pgrec')}")
         raise typer.Exit
@@ -73,10 +73,10 @@ def pgrec(
     del version
 
 
-@app.command(rich_help_panel="Run")
+@app.command(rich_help_panel="Set up")
 def demo() -> None:
     """Start a server, load the sample catalogue, and follow a shopper click by click."""
-    from rec_pkg.demo.story import play  # noqa: PLC0415  # slow to import
+    from rec_pkg.demo.story import play
 
     with refusals():
         play(read_settings(), console)
@@ -98,8 +98,8 @@ def worker(
 
     Any number may run at the same time. Killing one loses nothing.
     """
-    from pgrec_worker import run  # noqa: PLC0415  # slow to import
-    from rec_pkg.database import conninfo  # noqa: PLC0415  # slow to import
+    from pgrec_worker import run
+    from rec_pkg.database import conninfo
 
     settings = read_settings()
     if metrics_port is not None:
@@ -108,12 +108,7 @@ def worker(
         run(settings, conninfo(settings), once=once)
 
 
-operate.register(app)
-doctor.register(app)
-calibrate.register(app)
-tune.register(app)
-people.register(app)
-release.register(app)
-evaluate.register(app)
+for module in (operate, doctor, people, release, calibrate, tune, evaluate):
+    app.add_typer(module.app)
 app.add_typer(load.app, name="load", rich_help_panel="Data")
-app.add_typer(encoders.app, name="encoder", rich_help_panel="Run")
+app.add_typer(encoders.app, name="encoder", rich_help_panel="Set up")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,20 +13,20 @@ from rec_pkg.cli.session import open_connection
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-RIDGE: Final = 0.1  # rec_pkg.operations.calibrating is slow to import
+
+app = typer.Typer()
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
-    app.command(rich_help_panel="Run")(calibrate)
-
-
+@app.command(rich_help_panel="Improve")
 def calibrate(
     *,
     ridge: Annotated[
-        float,
-        typer.Option(help="Softness of the whitening, in units of the mean eigenvalue; above 0."),
-    ] = RIDGE,
+        float | None,
+        typer.Option(
+            help="Softness of the whitening, in units of the mean eigenvalue; above 0. Default: "
+            "what served another catalogue best."
+        ),
+    ] = None,
     off: Annotated[
         bool, typer.Option("--off", help="Take the calibration back: the encoder's own vectors.")
     ] = False,
@@ -42,7 +42,7 @@ def calibrate(
 
     It is one transaction: interrupted, it leaves everything as it was.
     """
-    from rec_pkg.operations import calibrating  # noqa: PLC0415  # slow to import
+    from rec_pkg.operations import calibrating
 
     with open_connection() as connection, progress(lines=True) as on_progress:
         counts = _Counts(on_progress)

@@ -17,11 +17,10 @@ if TYPE_CHECKING:
 STYLES: Final = {"green": "green", "yellow": "yellow", "red": "bold red"}
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
-    app.command(rich_help_panel="Run")(doctor)
+app = typer.Typer()
 
 
+@app.command(rich_help_panel="Run")
 def doctor(*, as_json: AsJson = False) -> None:
     """
     Look at everything that has to be right, and say what to do about what is not.
@@ -30,8 +29,8 @@ def doctor(*, as_json: AsJson = False) -> None:
     is red. Nothing is changed; a role with few rights sees less and is told so. Run it with the
     PGREC_DATABASE_URL of the worker: what lies between is looked at, too.
     """
-    from rec_pkg import database  # noqa: PLC0415  # slow to import
-    from rec_pkg.operations.doctor import examine  # noqa: PLC0415  # slow to import
+    from rec_pkg import database
+    from rec_pkg.operations.doctor import examine
 
     with refusals(), database.connect(read_settings()) as connection:
         findings = examine(connection)

@@ -35,7 +35,7 @@ Name = Annotated[
 @app.command("list")
 def list_() -> None:
     """List the encoders that pgrec knows by name, and whether their files are on this machine."""
-    from rec_pkg.encoder.records import BUILT_IN  # noqa: PLC0415  # for this command only
+    from rec_pkg.encoder.records import BUILT_IN
 
     settings = read_settings()
     rows = [
@@ -56,7 +56,7 @@ def list_() -> None:
 @app.command()
 def fetch(name: Name = None) -> None:
     """Make the files of an encoder present; several processes may do so at the same time."""
-    from rec_pkg.encoder import fetch as make_present  # noqa: PLC0415  # slow to import
+    from rec_pkg.encoder import fetch as make_present
 
     settings = read_settings()
     record = _record(name, settings)
@@ -72,7 +72,7 @@ def check(name: Name = None, *, as_json: AsJson = False) -> None:
     The fingerprint must be the one that `pgrec status` shows: vectors of two encoders are never
     compared. After `pgrec calibrate`, status shows that of the encoder and the calibration.
     """
-    from rec_pkg.encoder import Encoder  # noqa: PLC0415  # slow to import
+    from rec_pkg.encoder import Encoder
 
     settings = read_settings()
     record = _record(name, settings)
@@ -93,13 +93,13 @@ def check(name: Name = None, *, as_json: AsJson = False) -> None:
 
 
 def _record(name: str | None, settings: Settings) -> EncoderRecord:
-    from rec_pkg.encoder.records import load_record  # noqa: PLC0415  # for these commands only
+    from rec_pkg.encoder.records import load_record
 
     return load_record(name or settings.encoder)
 
 
 def _is_here(record: EncoderRecord, settings: Settings) -> str:
-    from rec_pkg.encoder.files import find_files  # noqa: PLC0415  # for this command only
+    from rec_pkg.encoder.files import find_files
 
     try:
         find_files(record, settings.cache_dir)

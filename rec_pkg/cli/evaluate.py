@@ -32,12 +32,11 @@ Folder = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
-    app.command(rich_help_panel="Recommend")(evaluate)
+app = typer.Typer()
 
 
-def evaluate(  # noqa: PLR0913  # as many as there are options
+@app.command(rich_help_panel="Improve")
+def evaluate(
     folder: Folder,
     *,
     protocol: Annotated[
@@ -135,8 +134,8 @@ def _check_writable(*files: Path | None) -> None:
 
 def _modules() -> tuple[Any, Any]:
     try:
-        from rec_pkg import evaluation  # noqa: PLC0415  # slow to import
-        from rec_pkg.evaluation import report  # noqa: PLC0415  # the same
+        from rec_pkg import evaluation
+        from rec_pkg.evaluation import report
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "scipy":
             raise

@@ -51,7 +51,7 @@ Delimiter = Annotated[
 
 
 @app.command()
-def items(  # noqa: PLR0913  # as many as there are options
+def items(
     path: File,
     *,
     maps: Maps = None,
@@ -79,7 +79,7 @@ def items(  # noqa: PLR0913  # as many as there are options
 
         pgrec load items products.csv --map item_id=sku --map title=name --domain shop
     """
-    from rec_pkg.loading import load_items  # noqa: PLC0415  # slow to import
+    from rec_pkg.loading import load_items
 
     mapping = _mapping(maps)
     with open_connection() as connection, progress() as on_progress:
@@ -119,7 +119,7 @@ def events(
 
         pgrec load events ratings.csv --kind rating --map value=stars --map occurred_at=ts
     """
-    from rec_pkg.loading import load_events  # noqa: PLC0415  # slow to import
+    from rec_pkg.loading import load_events
 
     mapping = _mapping(maps, of_events=True)
     with open_connection() as connection, progress() as on_progress:
@@ -137,7 +137,7 @@ def events(
 
 
 @app.command()
-def vectors(  # noqa: PLR0913  # as many as there are options
+def vectors(
     path: File,
     *,
     fingerprint: Annotated[
@@ -172,7 +172,7 @@ def vectors(  # noqa: PLR0913  # as many as there are options
 
         pgrec load vectors vectors.jsonl.gz --fingerprint 4e0c08e09822 --workers 4 --memory 4GB
     """
-    from rec_pkg.loading.vectors import load_vectors  # noqa: PLC0415  # slow to import
+    from rec_pkg.loading.vectors import load_vectors
 
     mapping = _mapping(maps)
     with open_connection() as connection, progress(lines=True) as on_progress:
@@ -200,7 +200,7 @@ def vectors(  # noqa: PLR0913  # as many as there are options
 
 
 def _mapping(maps: list[str] | None, *, of_events: bool = False) -> dict[str, str]:
-    from rec_pkg.loading.store import EVENT_COLUMNS  # noqa: PLC0415  # for this command only
+    from rec_pkg.loading.store import EVENT_COLUMNS
 
     mapping: dict[str, str] = {}
     for pair in maps or ():

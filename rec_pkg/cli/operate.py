@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from math import inf
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -14,16 +14,13 @@ from rec_pkg.cli.output import console, print_facts, print_json, to_stderr
 from rec_pkg.cli.session import open_client, open_connection, open_engine, read_settings
 from rec_pkg.errors import BadInput, EmbeddedServerMissing
 
+app = typer.Typer()
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to the application."""
-    add = app.command(rich_help_panel="Run")
-    for command in (up, down, migrate, retry, status, retain, vacuum):
-        add(command)
-    settings = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
-    app.command(rich_help_panel="Run", context_settings=settings)(psql)
+PSQL: Final = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
+"""All other options are psql's own."""
 
 
+@app.command(rich_help_panel="Set up")
 def up() -> None:
     """
     Make the database ready: start the embedded server, if it is the one, and migrate it.
@@ -31,7 +28,7 @@ def up() -> None:
     With PGREC_DATABASE_URL or libpq's variables nothing is started and that database is migrated.
     Doing it again does no harm.
     """
-    from rec_pkg.database import embedded_server  # noqa: PLC0415  # slow to import
+    from rec_pkg.database import embedded_server
 
     _migrate("head", create=True)
     server = embedded_server(read_settings())
@@ -42,9 +39,10 @@ def up() -> None:
     console.print("Next: pgrec load items FILE, pgrec worker, pgrec psql; pgrec down stops it.")
 
 
+@app.command(rich_help_panel="Set up")
 def down() -> None:
     """Stop the embedded server, for everyone who uses it; its data stays."""
-    from rec_pkg.database import embedded_server  # noqa: PLC0415  # slow to import
+    from rec_pkg.database import embedded_server
 
     server = embedded_server(read_settings())
     if server is None:
@@ -54,6 +52,7 @@ def down() -> None:
     console.print("The embedded server is down." if was_up else "The embedded server was not up.")
 
 
+@app.command(rich_help_panel="Run", context_settings=PSQL)
 def psql(
     arguments: Annotated[
         list[str] | None,
@@ -65,7 +64,7 @@ def psql(
 
     The password goes by the environment, so that nobody sees it in the list of processes.
     """
-    from rec_pkg.database import conninfo, without_secrets  # noqa: PLC0415  # slow to import
+    from rec_pkg.database import conninfo, without_secrets
 
     address, secrets = without_secrets(conninfo(read_settings()))
     program = _psql_path()
@@ -75,8 +74,8 @@ def psql(
 
 
 def _psql_path() -> str:
-    from rec_pkg.database import embedded_server  # noqa: PLC0415  # slow to import
-    from rec_pkg.database.embedded import EmbeddedServer  # noqa: PLC0415  # slow to import
+    from rec_pkg.database import embedded_server
+    from rec_pkg.database.embedded import EmbeddedServer
 
     settings = read_settings()
     found = shutil.which("psql")
@@ -93,6 +92,7 @@ def _psql_path() -> str:
     raise BadInput("there is no psql on this machine; PGREC_PG_BIN names the folder that has one")
 
 
+@app.command(rich_help_panel="Set up")
 def migrate(
     *,
     down: Annotated[
@@ -121,10 +121,10 @@ def migrate(
 
 
 def _migrate(revision: str, *, create: bool = False, back: bool = False) -> None:
-    from alembic.util import CommandError  # noqa: PLC0415  # slow to import
+    from alembic.util import CommandError
 
-    from rec_pkg import schema  # noqa: PLC0415  # slow to import
-    from rec_pkg.encoder.records import load_record  # noqa: PLC0415  # for this command only
+    from rec_pkg import schema
+    from rec_pkg.encoder.records import load_record
 
     dims = load_record(read_settings().encoder).dims
     with open_engine(create=create) as engine:
@@ -147,9 +147,10 @@ def _advise(statements: str | None) -> None:
         )
 
 
+@app.command(rich_help_panel="Run")
 def retry(*, as_json: AsJson = False) -> None:
     """Try again what was given up: parked events, and items that could not be encoded."""
-    from rec_pkg.operations import store  # noqa: PLC0415  # slow to import
+    from rec_pkg.operations import store
 
     with open_connection() as connection:
         events, items = store.retry(connection)
@@ -159,6 +160,7 @@ def retry(*, as_json: AsJson = False) -> None:
         console.print(f"{events:,} events and {items:,} items are back in the queue.")
 
 
+@app.command(rich_help_panel="Run")
 def retain(*, as_json: AsJson = False) -> None:
     """
     Drop what the settings do not let stay: raw texts (keep_text), old events (events_kept).
@@ -173,6 +175,7 @@ def retain(*, as_json: AsJson = False) -> None:
         console.print("\n".join(done) or "There was nothing to drop.")
 
 
+@app.command(rich_help_panel="Run")
 def vacuum(
     *,
     full: Annotated[
@@ -202,6 +205,7 @@ def vacuum(
         raise typer.Exit(1)
 
 
+@app.command(rich_help_panel="Run")
 def status(*, as_json: AsJson = False) -> None:
     """
     Show how the recommender is doing: counts, what waits, what was given up, the encoder.

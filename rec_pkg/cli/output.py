@@ -71,7 +71,7 @@ def progress(*, lines: bool = False) -> Iterator[OnProgress]:
     if not errors.is_terminal:
         yield _Lines() if lines else silent
         return
-    from rich.progress import Progress, TimeElapsedColumn  # noqa: PLC0415  # on a terminal only
+    from rich.progress import Progress, TimeElapsedColumn
 
     columns = (*Progress.get_default_columns(), TimeElapsedColumn())
     with Progress(*columns, console=errors, transient=True) as bars:

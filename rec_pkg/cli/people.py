@@ -26,7 +26,7 @@ from rec_pkg.terms import NAMES
 from rec_pkg.words import subject
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from rec_pkg.queries import Share
 
@@ -39,19 +39,11 @@ TOLD: Final = {
     "event": "event",
 }
 
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to the application."""
-    panels: dict[str, tuple[Callable[..., None], ...]] = {
-        "Recommend": (recommend, explain, similar, track),
-        "Data": (export, undo, forget, pause, resume),
-    }
-    for panel, commands in panels.items():
-        for command in commands:
-            app.command(rich_help_panel=panel)(command)
+app = typer.Typer()
 
 
-def recommend(  # noqa: PLR0913  # as many as the SQL function has
+@app.command(rich_help_panel="Recommend")
+def recommend(
     user: User,
     *,
     k: Count = 10,
@@ -104,6 +96,7 @@ def recommend(  # noqa: PLR0913  # as many as the SQL function has
     _print_rows(rows, {name: {"rank": "#", "item_id": "item"}.get(name, name) for name in names})
 
 
+@app.command(rich_help_panel="Recommend")
 def explain(user: User, item: Item, *, ranker: Ranker = "default", as_json: AsJson = False) -> None:
     """
     Split the score of an item for a user into the share of each past event.
@@ -119,6 +112,7 @@ def explain(user: User, item: Item, *, ranker: Ranker = "default", as_json: AsJs
     console.print(f"score {sum(share.share for share in shares):.3f}")
 
 
+@app.command(rich_help_panel="Recommend")
 def similar(
     item: Item,
     *,
@@ -137,7 +131,8 @@ def similar(
     _print_rows(rows, headings | {"path": "path"})
 
 
-def track(  # noqa: PLR0913  # an event has as many parts
+@app.command(rich_help_panel="Recommend")
+def track(
     user: User,
     item: Annotated[
         str | None,
@@ -181,6 +176,7 @@ def track(  # noqa: PLR0913  # an event has as many parts
         )
 
 
+@app.command(rich_help_panel="Data")
 def export(user: User) -> None:
     """Print all that is kept of a user, as JSON."""
     with open_client() as client:
@@ -188,6 +184,7 @@ def export(user: User) -> None:
     print_json(kept)
 
 
+@app.command(rich_help_panel="Data")
 def undo(
     user: User, event: Annotated[int, typer.Argument(metavar="EVENT", help="Id of the event.")]
 ) -> None:
@@ -198,6 +195,7 @@ def undo(
     console.print(f"Event {event} is undone.")
 
 
+@app.command(rich_help_panel="Data")
 def forget(
     user: User,
     *,
@@ -227,6 +225,7 @@ def forget(
             client.vacuum(patience_s=inf)
 
 
+@app.command(rich_help_panel="Data")
 def pause(user: User) -> None:
     """Keep the events of a user out from now on; what is stored stays, and so do the lists."""
     with open_client() as client:
@@ -234,6 +233,7 @@ def pause(user: User) -> None:
     console.print("Paused: no event of the user is stored." if paused else "Already paused.")
 
 
+@app.command(rich_help_panel="Data")
 def resume(user: User) -> None:
     """Let the events of a user in again."""
     with open_client() as client:

@@ -11,13 +11,11 @@ from rec_pkg.cli.options import AsJson, time
 from rec_pkg.cli.output import print_json, print_table
 from rec_pkg.cli.session import open_connection
 
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
-    app.command(rich_help_panel="Data")(release)
+app = typer.Typer()
 
 
-def release(  # noqa: PLR0913  # as many as there are options
+@app.command(rich_help_panel="Data")
+def release(
     counts: Annotated[
         list[str], typer.Argument(metavar="COUNTS...", help="By what: kind, domain, item.")
     ],
@@ -48,7 +46,7 @@ def release(  # noqa: PLR0913  # as many as there are options
 
         pgrec release kind domain --since 2026-10-01 --until 2026-11-01
     """
-    from rec_pkg.operations.releasing import Question, release  # noqa: PLC0415  # slow to import
+    from rec_pkg.operations.releasing import Question, release
 
     end = until or datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     questions = [Question(by, since, end, epsilon, keys_per_user) for by in counts]

@@ -5,7 +5,10 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from rec_pkg.errors import BadInput, DatabaseRefused, DatabaseUnreachable, RecError, told
+from rec_pkg.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,7 +17,6 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
     from rec_pkg.client import Client
-    from rec_pkg.settings import Settings
 
 NO_RIGHT = "If the role of this session may do that, grant it rec_app, rec_worker or rec_analyst"
 
@@ -26,10 +28,6 @@ def read_settings() -> Settings:
     Raises:
         BadInput: if one is not what it should be; its value, which may be secret, is not shown.
     """
-    from pydantic import ValidationError  # noqa: PLC0415  # `pgrec --help` does without
-
-    from rec_pkg.settings import Settings  # noqa: PLC0415  # the same
-
     try:
         return Settings()
     except ValidationError as error:
@@ -45,7 +43,7 @@ def _problem(problem: Any) -> str:  # noqa: ANN401  # a dict that pydantic descr
 @contextmanager
 def open_engine(*, create: bool = False) -> Iterator[Engine]:
     """Give an engine for as long as the command needs it."""
-    from rec_pkg import database  # noqa: PLC0415  # slow to import
+    from rec_pkg import database
 
     with refusals():
         engine = database.open_engine(read_settings(), create=create)
@@ -58,7 +56,7 @@ def open_engine(*, create: bool = False) -> Iterator[Engine]:
 @contextmanager
 def open_client() -> Iterator[Client]:
     """Give a client of the database."""
-    from rec_pkg.client import Client  # noqa: PLC0415  # slow to import
+    from rec_pkg.client import Client
 
     with open_engine() as engine:
         yield Client(engine)
@@ -67,7 +65,7 @@ def open_client() -> Iterator[Client]:
 @contextmanager
 def open_connection() -> Iterator[Connection[Any]]:
     """Give a psycopg connection in autocommit to a database of this version."""
-    from rec_pkg import database, schema  # noqa: PLC0415  # slow to import
+    from rec_pkg import database, schema
 
     with open_engine() as engine, engine.connect() as checked:
         schema.check(checked)
@@ -79,8 +77,8 @@ def open_connection() -> Iterator[Connection[Any]]:
 @contextmanager
 def refusals() -> Iterator[None]:
     """Turn errors of the drivers into one of ours with the server's own words."""
-    import psycopg  # noqa: PLC0415  # slow to import
-    from sqlalchemy.exc import DBAPIError  # noqa: PLC0415  # slow to import
+    import psycopg
+    from sqlalchemy.exc import DBAPIError
 
     try:
         yield
@@ -91,7 +89,7 @@ def refusals() -> Iterator[None]:
 
 
 def _meaning(error: BaseException | None) -> RecError:
-    from rec_pkg.database import sqlstates  # noqa: PLC0415  # slow to import
+    from rec_pkg.database import sqlstates
 
     kind = sqlstates.meaning(error).kind
     said = told(error)

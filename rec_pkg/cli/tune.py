@@ -18,12 +18,11 @@ if TYPE_CHECKING:
 SHOWN = {"ndcg@10": "nDCG@10", "hr@10": "hit rate@10", "mrr": "MRR@20"}
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
-    app.command(rich_help_panel="Run")(tune)
+app = typer.Typer()
 
 
-def tune(  # noqa: PLR0913  # as many as there are options
+@app.command(rich_help_panel="Improve")
+def tune(
     *,
     keep_seen: Annotated[
         bool,
@@ -57,9 +56,9 @@ def tune(  # noqa: PLR0913  # as many as there are options
     Nothing is written before the end, so it may be interrupted at any time. Worth doing once there
     are some thousand events, and again when habits change.
     """
-    from pgvector.psycopg import register_vector  # noqa: PLC0415  # slow to import
+    from pgvector.psycopg import register_vector
 
-    from rec_pkg import tuning  # noqa: PLC0415  # slow to import
+    from rec_pkg import tuning
 
     if undo and dry_run:
         raise typer.BadParameter("--undo changes the settings", param_hint="--dry-run")

@@ -53,7 +53,7 @@ def _unseen(what: str, done: int, total: int) -> None:
 
 
 def calibrate(
-    connection: Connection[Any], ridge: float = RIDGE, on_progress: OnProgress = _unseen
+    connection: Connection[Any], ridge: float | None = None, on_progress: OnProgress = _unseen
 ) -> str:
     """
     Fit a soft whitening on the vectors of the items, apply it to all vectors, make interests anew.
@@ -63,7 +63,7 @@ def calibrate(
 
     Args:
         connection: of the owner of schema `rec`. In a transaction of the caller's it is part of it.
-        ridge: of `fit_calibration`, in units of the mean eigenvalue.
+        ridge: of `fit_calibration`, in units of the mean eigenvalue; None: `RIDGE`.
         on_progress: told of "items", "texts", "index", "users" and "swap", how many are done, and
             of how many.
 
@@ -78,7 +78,7 @@ def calibrate(
         active = _lock(connection)
         _check_items(connection, active)
         sample = unpacked(store.sample_vectors(connection, SAMPLE), active.dims)
-        fitted = fit_calibration(_uncalibrated(active, sample), ridge)
+        fitted = fit_calibration(_uncalibrated(active, sample), RIDGE if ridge is None else ridge)
         return _move(connection, active, fitted, on_progress)
 
 

@@ -60,7 +60,7 @@ def forget(db: Connection, chance: random.Random) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_folding_writing_undoing_rebuilding_and_forgetting_never_lock_each_other_out(  # noqa: PLR0913
+def test_folding_writing_undoing_rebuilding_and_forgetting_never_lock_each_other_out(
     world: World, db: Connection, database: str, faults: Faults, tmp_path: Path, *, full: bool
 ) -> None:
     ends = time.monotonic() + (60 if full else 3)

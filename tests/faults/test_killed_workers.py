@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     ("which", "workers", "kills"),
     [pytest.param("real", 1, 30, marks=pytest.mark.full), ("quick", 3, 80)],
 )
-def test_workers_killed_at_any_moment_lose_nothing_and_apply_nothing_twice(  # noqa: PLR0913, PLR0917
+def test_workers_killed_at_any_moment_lose_nothing_and_apply_nothing_twice(
     world: World,
     db: Connection,
     database: str,

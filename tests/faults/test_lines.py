@@ -48,7 +48,7 @@ def backends(db: Connection, name: str) -> set[int]:
     return {row[0] for row in rows}
 
 
-def test_a_line_that_is_cut_again_and_again_costs_nothing(  # noqa: PLR0913
+def test_a_line_that_is_cut_again_and_again_costs_nothing(
     db: Connection, address: str, proxy: Proxy, faults: Faults, tmp_path: Path, *, full: bool
 ) -> None:
     chance = random.Random(2)
@@ -77,7 +77,7 @@ def test_a_slow_line_is_not_taken_for_a_dead_one(
 
 
 @pytest.mark.parametrize("asleep", [True, pytest.param(False, marks=pytest.mark.full)])
-def test_a_line_that_dies_without_a_sign_is_given_up_soon(  # noqa: PLR0913
+def test_a_line_that_dies_without_a_sign_is_given_up_soon(
     db: Connection, address: str, proxy: Proxy, faults: Faults, tmp_path: Path, *, asleep: bool
 ) -> None:
     with worker(address, tmp_path, settings=IMPATIENT) as one:
@@ -137,7 +137,7 @@ def test_a_statement_that_takes_long_is_not_cut(
         pytest.param("pgrec worker", marks=pytest.mark.full),
     ],
 )
-def test_a_backend_that_is_ended_is_replaced(  # noqa: PLR0913
+def test_a_backend_that_is_ended_is_replaced(
     db: Connection, address: str, faults: Faults, tmp_path: Path, name: str, *, full: bool
 ) -> None:
     with worker(address, tmp_path, settings={"PGREC_POLL_SECONDS": "600"}) as one:

@@ -124,7 +124,7 @@ def test_a_worker_started_through_it_says_what_to_do(
         assert one.said("NOTIFY gets lost on the way")
 
 
-def test_a_client_works_through_it(  # noqa: PLR0913, PLR0917
+def test_a_client_works_through_it(
     world: World, db: Connection, database: str, transactional: int, faults: Faults, tmp_path: Path
 ) -> None:
     address = world.tcp(database, transactional)
@@ -147,7 +147,7 @@ def test_a_client_works_through_it(  # noqa: PLR0913, PLR0917
         assert client.forget("ann") == len(keys)
 
 
-def test_files_of_many_chunks_are_loaded_through_it(  # noqa: PLR0913, PLR0917
+def test_files_of_many_chunks_are_loaded_through_it(
     world: World,
     db: Connection,
     database: str,

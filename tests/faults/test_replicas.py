@@ -142,7 +142,7 @@ def test_a_replica_shows_every_click_at_once_and_gives_the_same_lists_and_reason
 
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("synchronous")
-def test_after_the_primary_dies_worker_writers_and_readers_go_on_at_the_promoted_standby(  # noqa: PLR0913, PLR0917
+def test_after_the_primary_dies_worker_writers_and_readers_go_on_at_the_promoted_standby(
     world: World,
     database: str,
     standby: EmbeddedServer,
@@ -203,7 +203,7 @@ def test_a_worker_that_moves_to_another_server_ends_no_session_there(
 
 
 @pytest.mark.full
-def test_what_an_asynchronous_standby_had_not_got_comes_back_by_sending_it_again(  # noqa: PLR0913, PLR0917
+def test_what_an_asynchronous_standby_had_not_got_comes_back_by_sending_it_again(
     world: World,
     database: str,
     standby: EmbeddedServer,

@@ -191,7 +191,7 @@ async def rests(store: Interrupted, times: int) -> None:
 
 
 @pytest.mark.timeout(1500)
-def test_ten_thousand_events_at_any_moment_never_wait_for_the_poll(  # noqa: PLR0913
+def test_ten_thousand_events_at_any_moment_never_wait_for_the_poll(
     world: World, db: Connection, database: str, faults: Faults, tmp_path: Path, *, full: bool
 ) -> None:
     chance = random.Random(3)

@@ -134,7 +134,11 @@ def _stop_on_signals(stopping: asyncio.Event) -> None:
 
 
 async def _pause(failures: int, error: psycopg.Error, stopping: asyncio.Event) -> None:
-    """Wait before the next try: longer with each failure, with jitter, never through a stop."""
+    """
+    Wait before the next try: longer with each failure, with jitter, never through a stop.
+
+    By hand: a library's retries sleep through a stop, or are cancelled together with the work.
+    """
     pause = random.uniform(0.5, 1) * min(LONGEST_PAUSE_S, 0.1 * 2 ** min(failures, 20))
     log.warning(meaning(error), error=str(error).strip(), retry_in_seconds=round(pause, 2))
     try:
