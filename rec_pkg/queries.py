@@ -252,7 +252,9 @@ def explain(
     `closest`; each other term has one row, unless it is 0. With `as_of`, an aware time, it is the
     score of then.
     """
-    function = sa.func.rec.explain(_id(user_id), _id(item_id), arguments.time(as_of), arguments.text(ranker))
+    function = sa.func.rec.explain(
+        _id(user_id), _id(item_id), arguments.time(as_of), arguments.text(ranker)
+    )
     return _rows(function, Shares)
 
 
@@ -265,7 +267,9 @@ def explain_list(
 ) -> FromClause[ListShares]:
     """Return the shares of several items in one pass; `explained_item` says whose each is."""
     items = sa.literal(_texts(item_ids), ARRAY(sa.Text()))
-    function = sa.func.rec.explain_list(_id(user_id), items, arguments.time(as_of), arguments.text(ranker))
+    function = sa.func.rec.explain_list(
+        _id(user_id), items, arguments.time(as_of), arguments.text(ranker)
+    )
     return _rows(function, ListShares)
 
 

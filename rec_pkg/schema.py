@@ -153,8 +153,7 @@ def forget_sql(connection: Connection) -> None:
 def _is_there(connection: Connection) -> bool:
     """Return whether the tables of both schemas are there; raise SchemaTorn if those of one are."""
     found = sa.text(
-        "select to_regclass('rec.items') is not null,"
-        " to_regclass('rec_internal.state') is not null"
+        "select to_regclass('rec.items') is not null, to_regclass('rec_internal.state') is not null"
     )
     face, engine = connection.execute(found).one()
     if face != engine:
