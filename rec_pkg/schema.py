@@ -6,7 +6,7 @@ import hashlib
 import re
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, LiteralString
+from typing import TYPE_CHECKING
 
 import alembic.command
 import alembic.config
@@ -51,7 +51,7 @@ def sql_digest() -> str:
     return digest.hexdigest()
 
 
-def descriptions(text: str) -> Iterator[tuple[LiteralString, str, str]]:
+def descriptions(text: str) -> Iterator[tuple[str, str, str]]:
     """Give kind, name and comment of each function and view that a file of `sql/` describes."""
     for header, kind, name in DESCRIBED.findall(text):
         yield kind, name, " ".join(line.removeprefix("-- ") for line in header.splitlines())
@@ -132,10 +132,9 @@ def apply_sql(connection: Connection) -> None:
         text = path.read_text(encoding="utf-8")
         _execute(connection, text)
         for kind, name, comment in descriptions(text):
-            statement = sql.SQL("comment on {} {} is {}").format(
-                sql.SQL(kind), sql.Identifier(*name.split(".")), sql.Literal(comment)
-            )
-            _execute(connection, statement.as_string())
+            made = _signature(connection, name) if kind == "function" else name
+            literal = sql.Literal(comment).as_string()
+            _execute(connection, f"comment on {kind} {made} is {literal}")
     connection.execute(
         sa.text("update rec_internal.state set sql_digest = :digest"), {"digest": sql_digest()}
     )
@@ -148,6 +147,17 @@ def forget_sql(connection: Connection) -> None:
     """Note that the re-run objects are not there, if the tables are."""
     if _is_there(connection):
         connection.execute(sa.text("update rec_internal.state set sql_digest = null"))
+
+
+def _signature(connection: Connection, name: str) -> str:
+    """Return the signature of the function of this name that the transaction has just made."""
+    made = sa.text(
+        "select p.oid::regprocedure::text from pg_proc p"
+        " where p.pronamespace = cast(:schema as regnamespace) and p.proname = :function"
+        " and p.xmin = cast(pg_current_xact_id() as xid)"
+    )
+    home, _, function = name.partition(".")
+    return str(connection.execute(made, {"schema": home, "function": function}).scalar_one())
 
 
 def _is_there(connection: Connection) -> bool:

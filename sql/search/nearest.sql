@@ -37,7 +37,7 @@ begin
             from rec.item_vectors v
             join rec.items i on i.item_id = v.item_id
             where rec_internal.passes(i, p_domain, p_filter)
-                and v.item_id not in (select unnest(array_remove(p_exclude, null)))
+                and v.item_id not in (select x.item_id from unnest(p_exclude) as x (item_id) where x.item_id is not null)
             order by v.embedding <=> v_query
             limit p_n
         ) h;
@@ -52,7 +52,7 @@ begin
     with matching as materialized (
         select i.item_id from rec.items i
         where rec_internal.passes(i, p_domain, p_filter)
-            and i.item_id not in (select unnest(array_remove(p_exclude, null)))
+            and i.item_id not in (select x.item_id from unnest(p_exclude) as x (item_id) where x.item_id is not null)
     ), compared as materialized (
         select m.item_id, v.embedding <=> v_query as distance
         from matching m join rec.item_vectors v on v.item_id = m.item_id

@@ -47,7 +47,7 @@ begin
         select i.item_id, v.embedding
         from rec.items i join rec.item_vectors v on v.item_id = i.item_id
         where rec_internal.passes(i, p_domain, p_filter)
-            and i.item_id not in (select unnest(array_remove(p_exclude, null)))
+            and i.item_id not in (select x.item_id from unnest(p_exclude) as x (item_id) where x.item_id is not null)
     )
     select /* exact search */ distinct n.item_id, 'exact'
     from unnest(v_queries) as q (query) cross join lateral (
@@ -81,7 +81,7 @@ begin
         select /* search */ v.item_id from rec.item_vectors v
         join rec.items i on i.item_id = v.item_id
         where rec_internal.passes(i, p_domain, p_filter)
-            and v.item_id not in (select unnest(array_remove(p_exclude, null)))
+            and v.item_id not in (select x.item_id from unnest(p_exclude) as x (item_id) where x.item_id is not null)
         order by v.embedding <=> q.query
         limit p_n
     ) n;
