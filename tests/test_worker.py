@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import os
 import signal
@@ -328,7 +329,7 @@ class Squeamish(Encoder):
 
     def encode(self, texts: Sequence[str], *arguments: Any) -> NDArray[np.float32]:  # noqa: ANN401
         if any("poison" in text for text in texts):
-            raise EncoderInvalid
+            raise EncoderInvalid(f"no \0 or \ud800 is\nfit to print{'!' * 1000}")
         return super().encode(texts, *arguments)
 
 
@@ -439,10 +440,12 @@ def test_one_bad_text_does_not_hold_up_the_others(
     shelf.execute("select rec.track('ann', 'bad')")
     drain(database_url, squeamish)
     parked = shelf.execute("select error from rec.parked order by event_id").fetchall()
-    assert [row[0] for row in parked] == [
-        "the text cannot be encoded",
-        "item 'bad' cannot be encoded: the encoder refuses its text",
-    ]
+    said = f"EncoderInvalid: {inspect.getdoc(EncoderInvalid)} (no or ? is fit to print!!!"
+    for (error,), before in zip(
+        parked, ("the text cannot be encoded: ", "item 'bad' cannot be encoded: "), strict=True
+    ):
+        assert error.startswith(before + said)
+        assert len(error) == len(before) + 500
     assert shelf.execute("select pending, items_failed from rec.status").fetchone() == (0, 1)
     assert shelf.execute("select count(*) from rec.item_vectors").fetchone() == (4,)
 

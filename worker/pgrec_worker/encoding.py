@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import numpy as np
 import structlog
@@ -25,7 +24,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+REASON_CHARS: Final = 500
+NO_VECTOR: Final = "its vector is zero, or not finite in half precision"
+
 log = structlog.get_logger("worker")
+
+
+class Encoded(NamedTuple):
+    """The places of what could be encoded, its vectors (n, dims), and why the other places fail."""
+
+    places: list[int]
+    vectors: Vectors
+    refused: dict[int, str]
 
 
 class Encoding:
@@ -35,38 +45,38 @@ class Encoding:
         self._encoder = encoder
         self._metrics = metrics
 
-    async def texts(self, texts: Sequence[WaitingText], space: Space) -> tuple[list[int], Vectors]:
-        """Return the places of the texts that could be encoded, and their vectors in the space."""
+    async def texts(self, texts: Sequence[WaitingText], space: Space) -> Encoded:
+        """Return what came of texts, with vectors in the space."""
         return await self._encode(texts, self._vectors_of_texts, space)
 
-    async def items(self, items: Sequence[WaitingItem], space: Space) -> tuple[list[int], Vectors]:
+    async def items(self, items: Sequence[WaitingItem], space: Space) -> Encoded:
         """Return the same of items."""
         return await self._encode(items, self._vectors_of_items, space)
 
     async def _encode(
         self, waiting: Sequence[T], encode: Callable[[Sequence[T]], Vectors], space: Space
-    ) -> tuple[list[int], Vectors]:
+    ) -> Encoded:
         with self._metrics.encode_seconds.time():
             try:
-                good, vectors = list(range(len(waiting))), await asyncio.to_thread(encode, waiting)
+                vectors = await asyncio.to_thread(encode, waiting)
+                encoded = Encoded(list(range(len(waiting))), vectors, {})
             except Exception as error:  # noqa: BLE001  # whatever it is, one text may be to blame
-                log.warning("a batch cannot be encoded, encoding one by one", error=str(error))
-                good, vectors = await self._encode_one_by_one(waiting, encode)
-        vectors = space.place(vectors)
-        usable = _usable(vectors)
-        return [place for place, fits in zip(good, usable, strict=True) if fits], vectors[usable]
+                log.warning("a batch cannot be encoded, encoding one by one", error=_reason(error))
+                encoded = await self._encode_one_by_one(waiting, encode)
+        return _with_usable_vectors(encoded, space.place(encoded.vectors))
 
     async def _encode_one_by_one(
         self, waiting: Sequence[T], encode: Callable[[Sequence[T]], Vectors]
-    ) -> tuple[list[int], Vectors]:
-        good: list[int] = []
-        vectors: list[Vectors] = []
+    ) -> Encoded:
+        vectors: dict[int, Vectors] = {}
+        refused: dict[int, str] = {}
         for place, one in enumerate(waiting):
-            with suppress(Exception):  # the caller says which are missing
-                vectors.append(await asyncio.to_thread(encode, [one]))
-                good.append(place)
+            try:
+                vectors[place] = await asyncio.to_thread(encode, [one])
+            except Exception as error:  # noqa: BLE001  # whatever it is, it is this one's
+                refused[place] = _reason(error)
         empty = np.empty((0, self._encoder.dims), dtype=np.float32)
-        return good, np.concatenate([empty, *vectors])
+        return Encoded(list(vectors), np.concatenate([empty, *vectors.values()]), refused)
 
     def _vectors_of_texts(self, texts: Sequence[WaitingText]) -> Vectors:
         return self._encoder.encode([text.text for text in texts], "query")
@@ -76,6 +86,20 @@ class Encoding:
             [item_title(item.title) for item in items],
             [item_text(item.title, item.body, item.attributes, item.tags) for item in items],
         )
+
+
+def _reason(error: Exception) -> str:
+    """Return in one line, and in characters that Postgres can hold, what went wrong."""
+    said = ": ".join(filter(None, (type(error).__name__, str(error))))
+    held = said.encode(errors="replace").decode().replace("\0", " ")
+    return " ".join(held.split())[:REASON_CHARS]
+
+
+def _with_usable_vectors(encoded: Encoded, vectors: Vectors) -> Encoded:
+    usable = _usable(vectors)
+    fits = dict(zip(encoded.places, usable, strict=True))
+    refused = encoded.refused | {place: NO_VECTOR for place in fits if not fits[place]}
+    return Encoded([place for place in fits if fits[place]], vectors[usable], refused)
 
 
 def _usable(vectors: Vectors) -> NDArray[np.bool_]:

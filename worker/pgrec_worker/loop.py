@@ -18,7 +18,7 @@ from rec_pkg import schema
 from rec_pkg.errors import Pooled, SchemaMismatch, SchemaMissing
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
     from pgrec_worker.metrics import Metrics
     from pgrec_worker.store import Store, WaitingItem, WaitingText
@@ -260,10 +260,11 @@ class Loop:
             texts = await self._store.claim_texts(self._settings.encode_batch)
             if not texts:
                 return 0
-            good, vectors = await self._encoding.texts(texts, self._space)
-            stored = [texts[place] for place in good]
-            await self._store.store_texts(self._space.fingerprint, stored, vectors)
-            await self._park_texts([text for text in texts if text not in stored])
+            encoded = await self._encoding.texts(texts, self._space)
+            stored = [texts[place] for place in encoded.places]
+            await self._store.store_texts(self._space.fingerprint, stored, encoded.vectors)
+            for place, reason in encoded.refused.items():
+                await self._park_text(texts[place], reason)
         self._metrics.encoded.labels("text").inc(len(stored))
         return len(texts)
 
@@ -272,21 +273,20 @@ class Loop:
             items = await self._store.claim_items(self._settings.encode_batch)
             if not items:
                 return 0
-            good, vectors = await self._encoding.items(items, self._space)
-            stored = [items[place] for place in good]
-            await self._store.store_items(self._space.fingerprint, stored, vectors)
-            await self._fail_items([item for item in items if item not in stored])
+            encoded = await self._encoding.items(items, self._space)
+            stored = [items[place] for place in encoded.places]
+            await self._store.store_items(self._space.fingerprint, stored, encoded.vectors)
+            for place, reason in encoded.refused.items():
+                await self._fail_item(items[place], reason)
         self._metrics.encoded.labels("item").inc(len(stored))
         return len(items)
 
-    async def _park_texts(self, texts: Sequence[WaitingText]) -> None:
-        for text in texts:
-            self._metrics.failures.inc()
-            log.warning("a text cannot be encoded", event_id=text.event_id)
-            await self._store.park_text(text, "the text cannot be encoded")
+    async def _park_text(self, text: WaitingText, reason: str) -> None:
+        self._metrics.failures.inc()
+        log.warning("a text cannot be encoded", event_id=text.event_id, error=reason)
+        await self._store.park_text(text, f"the text cannot be encoded: {reason}")
 
-    async def _fail_items(self, items: Sequence[WaitingItem]) -> None:
-        for item in items:
-            self._metrics.failures.inc()
-            log.warning("an item cannot be encoded", item_id=item.item_id)
-            await self._store.fail_item(item, "the encoder refuses its text")
+    async def _fail_item(self, item: WaitingItem, reason: str) -> None:
+        self._metrics.failures.inc()
+        log.warning("an item cannot be encoded", item_id=item.item_id, error=reason)
+        await self._store.fail_item(item, reason)
