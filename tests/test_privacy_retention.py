@@ -242,6 +242,22 @@ def test_an_event_older_than_the_log_may_hold_is_not_let_in(shop: Connection) ->
     assert shop.execute("select count(*) from rec.events").fetchone() == number
 
 
+def test_days_are_kept_alike_in_sessions_of_all_zones(shop: Connection) -> None:
+    shop.execute("update rec.settings set events_kept = '2 days'")
+    shop.execute("select set_config('timezone', %s, false)", [zone_of_a_shorter_day()])
+    two_days = shop.execute("select now() - (now() - interval '2 days')").fetchone()
+    assert two_days == (timedelta(hours=36),)
+    track = "select rec.track('ann', 'item 1', p_occurred_at => now() - %s::interval)"
+    assert shop.execute(track, ["40 hours"]).fetchone() != (None,)
+    assert shop.execute(track, ["49 hours"]).fetchone() == (None,)
+
+
+def zone_of_a_shorter_day() -> str:
+    """A zone whose clocks went from UTC to twelve hours ahead yesterday, for half a year."""
+    yesterday = (datetime.now(UTC) - timedelta(days=1)).timetuple().tm_yday - 1
+    return f"<UTC>0<AHEAD>-12,{yesterday}/0,{(yesterday + 180) % 365}/0"
+
+
 def test_a_score_is_still_the_sum_of_its_shares(shop: Connection) -> None:
     shop.execute("update rec.settings set events_kept = '90 days'")
     retain(shop)

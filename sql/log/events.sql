@@ -46,9 +46,11 @@ begin
     if exists (select from rec_internal.paused_users u where u.user_id = new.user_id) then
         return null;
     end if;
-    -- Less than a day is never dropped, so that fresh events are spared the look.
-    if new.occurred_at < now() - interval '1 day' and exists (
-        select from rec.settings s where new.occurred_at < now() - s.events_kept) then
+    -- Less than a day is never dropped, so that fresh events are spared the query. Days and months are those
+    -- of UTC, as where old months are dropped: in the zone of the session a day may have 25 hours.
+    if new.occurred_at < now() - interval '24 hours' and exists (
+        select from rec.settings s
+        where new.occurred_at < (now() at time zone 'UTC' - s.events_kept) at time zone 'UTC') then
         return null;
     end if;
     if octet_length(new.kind) > 200 then

@@ -9,6 +9,7 @@
 create or replace function rec.apply_retention()
 returns text language plpgsql volatile security definer
 set search_path = rec, pg_temp
+set timezone = 'UTC'
 as $$
 begin
     if not pg_try_advisory_xact_lock(rec_internal.retention_lock())
@@ -16,7 +17,8 @@ begin
         return null;
     end if;
     return coalesce(
-        rec_internal.drop_partition(), rec_internal.drop_strays(), rec_internal.recount(), rec_internal.drop_bases(),
+        rec_internal.drop_partition(), rec_internal.drop_strays(), rec_internal.recount(),
+        rec_internal.drop_bases(),
         rec_internal.drop_orphans(), rec_internal.drop_raw_texts());
 end $$;
 

@@ -73,7 +73,8 @@ comment on column rec.settings.max_attempts is
 comment on column rec.settings.keep_text is
     'Whether the raw text of an event stays once it is encoded. Its vector and its hash stay in any case.';
 comment on column rec.settings.events_kept is
-    'Months of events that are wholly older are dropped, once a day; NULL keeps events for ever.';
+    'Months of events that are wholly older are dropped, once a day; NULL keeps events for ever. Days and months '
+    'are those of UTC.';
 comment on column rec.settings.keep_interests is
     'Whether dropped events go on counting in the interests.';
 comment on column rec.settings.minimum_cohort is
