@@ -242,7 +242,7 @@ def test_what_people_went_on_to_is_found(shop: Connection) -> None:
     assert row == (pytest.approx(often * (1 + 0.5), abs=1e-3),)
 
 
-@pytest.mark.parametrize(("away", "left"), [("0 s", 1), ("1 day", 1 / 2), ("3 days", 1 / 8)])
+@pytest.mark.parametrize(("away", "left"), [("0 s", 1), ("24 hours", 1 / 2), ("72 hours", 1 / 8)])
 def test_in_a_visit_what_follows_counts_more_and_what_is_popular_less(
     shop: Connection, away: str, left: float
 ) -> None:

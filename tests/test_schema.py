@@ -28,10 +28,13 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 
 def dump(url: str) -> str:
-    """The schema as pg_dump tells it, without the lines that differ from run to run."""
+    """The schema as pg_dump tells it, without months, which end, and lines that always differ."""
     pg_dump = EmbeddedServer(Settings().data_dir, Settings().pg_bin).psql_path.with_name("pg_dump")
     result = subprocess.run(
-        [pg_dump, "--schema-only", "--no-owner", url], capture_output=True, text=True, check=True
+        [pg_dump, "--schema-only", "--no-owner", "--exclude-table=*.events_2*", url],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     lines = result.stdout.splitlines()
     return "\n".join(line for line in lines if not line.startswith(("\\restrict", "\\unrestrict")))
@@ -169,12 +172,14 @@ def test_every_key_and_index_of_a_user_owned_table_contains_the_user(
 def test_partitions_are_made_ahead_and_strays_move_in(
     db: psycopg.Connection[tuple[Any, ...]],
 ) -> None:
-    db.execute(
-        "insert into rec.events (user_id, item_id, occurred_at)"
-        " values ('u', 'x', now() + interval '5 months'), ('u', 'y', '1999-01-01')"
-    )
-    assert db.execute("select count(*) from only rec_internal.events_default").fetchone() == (2,)
-    assert db.execute("select rec.make_partitions(6)").fetchone() == (3,)
-    assert db.execute("select item_id from only rec_internal.events_default").fetchall() == [("y",)]
-    assert db.execute("select count(*) from rec.events").fetchone() == (2,)
-    assert db.execute("select rec.make_partitions(6)").fetchone() == (0,)
+    with db.transaction():  # in which no month ends
+        db.execute("select rec.make_partitions(3)")
+        db.execute(
+            "insert into rec.events (user_id, item_id, occurred_at)"
+            " values ('u', 'x', now() + interval '5 months'), ('u', 'y', '1999-01-01')"
+        )
+        assert db.execute("select count(*) from only rec_internal.events_default").fetchone() == (2,)
+        assert db.execute("select rec.make_partitions(6)").fetchone() == (3,)
+        assert db.execute("select item_id from only rec_internal.events_default").fetchall() == [("y",)]
+        assert db.execute("select count(*) from rec.events").fetchone() == (2,)
+        assert db.execute("select rec.make_partitions(6)").fetchone() == (0,)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +24,8 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 DIMS: Final = 384
 SIZES: Final = {"large": 2360, "middle": 600, "hundredth": 30, "ten": 10}
 USERS: Final = 6
+BEGAN: Final = datetime.now(UTC)  # one moment for all databases, whichever day each is filled on
+LATER: Final = f"'{(BEGAN + timedelta(days=1000)).isoformat()}'"
 RECIPE: Final = Path(__file__).resolve().parents[1] / "docs" / "tenants.md"
 
 
@@ -56,15 +59,14 @@ def fill(db: Connection, tenant: str) -> None:
     with db.cursor() as cursor:
         cursor.executemany(
             "insert into rec.events (user_id, item_id, kind, text, occurred_at, received_at)"
-            " values (%s, %s, %s, %s, date_trunc('day', now()) - make_interval(hours => %s),"
-            " now())",
+            " values (%s, %s, %s, %s, %s, now())",
             [
                 (
                     f"{tenant}:user {n % USERS}",
                     f"{tenant}:{random.integers(min(SIZES[tenant], 20))}",
                     "dislike" if n % 17 == 16 else "click",
                     "a text" if n % 15 == 0 else None,
-                    n,
+                    BEGAN - timedelta(hours=n),
                 )
                 for n in range(USERS * 7)
             ],
@@ -94,8 +96,9 @@ def settle(db: Connection) -> None:
     db.execute(
         "insert into rec.events (user_id, item_id, occurred_at)"
         " select distinct on (split_part(user_id, ':', 1)) user_id, item_id,"
-        " date_trunc('day', now())"
-        " from rec.events order by split_part(user_id, ':', 1), occurred_at desc"
+        " %s::timestamptz"
+        " from rec.events order by split_part(user_id, ':', 1), occurred_at desc",
+        [BEGAN],
     )
     db.execute("analyze")
 
@@ -145,7 +148,7 @@ LISTS = {
     "recommend": "select item_id from rec.recommend({user}, 20)",
     "recommend all": "select item_id from rec.recommend({user}, 20, p_exclude_seen => false)",
     "recommend past": "select item_id from rec.recommend({user}, 20,"
-    " p_as_of => date_trunc('day', now()) - interval '9 hours')",
+    f" p_as_of => '{(BEGAN - timedelta(hours=9)).isoformat()}')",
     "similar_items": "select item_id from rec.similar_items({item}, 20)",
     "similar_items few": "select item_id from rec.similar_items({item}, 5)",
     "nearest": "select n.item_id from rec.interest({user}) i"
@@ -239,7 +242,7 @@ def test_an_item_of_another_tenant_is_like_one_that_does_not_exist(shared: Conne
         "select item_id from rec.next_items(array[{item}])",
         "select item_id from rec.companion_items(array[{item}])",
         "select outgoing, incoming from rec_internal.flows(array[{item}],"
-        " rec_internal.ranker('default'), '2030-01-01')",
+        f" rec_internal.ranker('default'), {LATER})",
     ):
         with acting(shared, "ten"):
             foreign = shared.execute(query.format(item="'large:1'").encode()).fetchall()
@@ -250,13 +253,13 @@ def test_an_item_of_another_tenant_is_like_one_that_does_not_exist(shared: Conne
 
 def test_a_user_of_another_tenant_is_like_one_who_was_never_there(shared: Connection) -> None:
     for query in (
-        "select item_id, score from rec.recommend({user}, p_as_of => '2030-01-01')",
+        f"select item_id, score from rec.recommend({{user}}, p_as_of => {LATER})",
         "select * from rec.interest({user})",
         "select * from rec.topics({user})",
         "select rec.seen_items({user}), rec.latest_items({user}, 9)",
         "select rec.export_user({user}) - 'exported_at' - 'user_id'",
         "select rec.forget_user({user})",
-        "select * from rec.explain({user}, 'ten:1', '2030-01-01')",
+        f"select * from rec.explain({{user}}, 'ten:1', {LATER})",
     ):
         with acting(shared, "ten"):
             foreign = shared.execute(query.format(user="'large:user 1'").encode()).fetchall()

@@ -18,8 +18,7 @@ begin
     end if;
     return coalesce(
         rec_internal.drop_partition(), rec_internal.drop_strays(), rec_internal.recount(),
-        rec_internal.drop_bases(),
-        rec_internal.drop_orphans(), rec_internal.drop_raw_texts());
+        rec_internal.drop_bases(), rec_internal.drop_orphans(), rec_internal.drop_raw_texts());
 end $$;
 
 -- The partitions of rec.events but the default one, and their bounds.
