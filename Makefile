@@ -11,13 +11,14 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults hostile bench bench-large lint format wheel quality clean
+.PHONY: help demo test calendar faults hostile bench bench-large lint format wheel quality clean
 # One pip at a time.
 .NOTPARALLEL:
 
 help:
 	@echo 'make demo    start a Postgres of its own, load a catalogue and recommend'
 	@echo 'make test    run the tests; ARGS="-k interest" runs some of them'
+	@echo 'make calendar what reads the clock, on other days and in other zones: some 10 minutes; needs a C compiler'
 	@echo 'make hostile tens of thousands of odd and broken inputs; half an hour'
 	@echo 'make faults  kill workers and servers, cut lines, fill disks: some 20 minutes'
 	@echo 'make lint    check style and types of the Python and the SQL'
@@ -34,6 +35,9 @@ demo: .venv/.for-demo
 # Two at a time, each with a server of its own.
 test: .venv/.for-test
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+calendar: .venv/.for-test
+	@$(BIN)/python tests/calendar/run.py $(ARGS)
 
 hostile: .venv/.for-test
 	@$(BIN)/python -m pytest tests/hostile --full --timeout 3600 $(ARGS)

@@ -31,6 +31,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What a crash would cost does not matter here: the server lives as long as the session.
 CARELESS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+ZONE = {"timezone": os.environ.get("TEST_TIMEZONE", "UTC")}  # `make calendar` sets it
 IN_MEMORY = Path("/dev/shm")  # noqa: S108  # a folder of our own is made there
 ROOM = 6 << 30  # bytes, several times what the tests of one session take
 DRIVER = "postgresql+psycopg"
@@ -63,7 +64,7 @@ def server() -> Iterator[str]:
     # Not pytest's own temporary folder: it is 0700, and as root the server is another user.
     folder = Path(tempfile.mkdtemp(prefix="pgrec-", dir=_in_memory()))
     folder.chmod(0o755)
-    embedded = EmbeddedServer(folder, Settings().pg_bin, CARELESS)
+    embedded = EmbeddedServer(folder, Settings().pg_bin, CARELESS | ZONE)
     try:
         yield embedded.start()
     finally:

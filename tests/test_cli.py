@@ -242,6 +242,7 @@ def test_similar_items_leave_out_the_item_itself(filled: Run) -> None:
     assert "Red" in filled("similar", "a").stdout
 
 
+@pytest.mark.clock
 def test_track_says_everything_about_an_event(run: Run, db: psycopg.Connection[Any]) -> None:
     said = ["track", "ada", "a", "--kind", "rating", "--value", "4.5", "--text", "fits"]
     said += ["--at", "2024-03-01T10:00:00Z", "--dedupe-key", "k"]

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
     Db = psycopg.Connection[tuple[Any, ...]]
 
+pytestmark = pytest.mark.clock
+
 DIMS = 384
 TOPICS = {"shirt": 0, "novel": 1, "drill": 2}
 SIZE = 4  # items of a topic, in the order of their closeness to the first

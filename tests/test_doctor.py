@@ -100,12 +100,14 @@ def well(db: Connection, database_url: str) -> Iterator[Connection]:
         yield db
 
 
+@pytest.mark.clock
 def test_a_fresh_database_with_a_worker_is_well(well: Connection) -> None:
     found = examine(well)
     assert {finding.level for finding in found} == {"green"}
     assert all(finding.advice is None for finding in found)
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize(("level", "cases"), [("red", BROKEN), ("yellow", DOUBTFUL)])
 def test_what_is_broken_is_found_and_what_is_mended_is_well_again(
     db: Connection, level: str, cases: list[tuple[str, str]]

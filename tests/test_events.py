@@ -40,6 +40,7 @@ def test_an_insert_queues_each_event_once(db: Connection) -> None:
     ]
 
 
+@pytest.mark.clock
 def test_a_repeated_dedupe_key_counts_once(db: Connection) -> None:
     first = db.execute("select rec.track('a', 'x', p_dedupe_key => 'k')").fetchone()
     again = db.execute("select rec.track('a', 'x', p_dedupe_key => 'k')").fetchone()
@@ -216,6 +217,7 @@ def test_an_event_is_never_parked_without_a_reason(db: Connection) -> None:
     assert db.execute("select error from rec.parked").fetchall() == [("no reason given",)]
 
 
+@pytest.mark.clock
 def test_an_event_whose_vector_is_missing_waits(db: Connection) -> None:
     db.execute("insert into rec.items (item_id) values ('x')")
     db.execute("select rec.track('a', 'x')")

@@ -184,6 +184,7 @@ def test_domain_filter_and_availability_hold_for_what_is_drawn(shop: Connection)
         assert "i33" not in [*odd, *third]
 
 
+@pytest.mark.clock
 def test_a_new_item_without_any_event_or_vector_can_be_drawn(shop: Connection) -> None:
     shop.execute("update rec.rankers set candidates = 2")
     shop.execute(

@@ -296,6 +296,7 @@ def test_a_table_of_no_rows_is_fine(db: Db, write: Write) -> None:
     assert counts(load_items(db, write("i.csv", "item_id,title\n"))) == (0, 0, 0, 0, 0)
 
 
+@pytest.mark.clock
 def test_events_are_loaded_once_and_equal_rows_count_each(db: Db, write: Write) -> None:
     path = write("e.csv", EVENTS)
     assert counts(load_events(db, path)) == (4, 0, 0, 0, 0)
@@ -321,6 +322,7 @@ def test_a_longer_file_adds_what_is_new(db: Db, write: Write) -> None:
     assert counts(load_events(db, write("e.csv", more))) == (2, 0, 4, 0, 0)
 
 
+@pytest.mark.clock
 def test_the_same_events_from_another_format_are_known(db: Db, write: Write) -> None:
     load_events(db, write("e.csv", EVENTS))
     rows: list[dict[str, object]] = [
@@ -332,6 +334,7 @@ def test_the_same_events_from_another_format_are_known(db: Db, write: Write) -> 
     assert counts(report) == (0, 0, 3, 0, 0)
 
 
+@pytest.mark.clock
 def test_without_a_time_an_event_happened_now(db: Db, write: Write) -> None:
     load_events(db, write("e.csv", "user_id,item_id\nada,a\n"))
     assert one(
@@ -347,6 +350,7 @@ def test_a_dedupe_key_of_the_application_holds(db: Db, write: Write) -> None:
     assert one(db, "select array_agg(item_id order by event_id) from rec.events") == ["a", "y", "w"]
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize(
     "time",
     [

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     Db = psycopg.Connection[tuple[Any, ...]]
 
+pytestmark = pytest.mark.clock
+
 DIMS = 384
 VIEWS = {"rec.status", "rec.erasure_status", "rec.parked", "rec_internal.event_vectors"}
 UNIT = [1.0] + [0.0] * (DIMS - 1)

@@ -95,6 +95,7 @@ def user_owned(db: Connection) -> list[str]:
     return sorted(row[0] for row in rows)
 
 
+@pytest.mark.clock
 def test_every_value_that_a_table_holds_of_a_user_is_in_the_export(lived: Connection) -> None:
     told = set(leaves(exported(lived)))
     tables = user_owned(lived)
@@ -143,6 +144,7 @@ def test_an_export_tells_what_is_queued_parked_and_waits_to_be_counted(lived: Co
     assert {"jeans", "shirt"} <= waiting
 
 
+@pytest.mark.clock
 def test_the_form_of_an_export_stays_as_it_is_described(lived: Connection) -> None:
     document, described = exported(lived), description(lived)
     assert document["format"] == "pgrec export 1"

@@ -76,6 +76,7 @@ def test_what_is_folded_while_counts_are_made_anew_counts_once(
     assert dict(masses) == {"i1": 1, "i2": 2}
 
 
+@pytest.mark.clock
 def test_old_events_are_not_dropped_while_another_session_folds_them(
     db: Connection, database_url: str
 ) -> None:

@@ -20,6 +20,8 @@ from rec_pkg.operations.releasing import Question, release, with_noise
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.clock
+
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 DAY = datetime(2026, 3, 1, tzinfo=UTC)

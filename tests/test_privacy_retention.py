@@ -16,6 +16,8 @@ from pgvector import HalfVector
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+pytestmark = pytest.mark.clock
+
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 ITEMS = [f"item {number}" for number in range(8)]

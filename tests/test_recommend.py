@@ -12,6 +12,8 @@ from pgvector import HalfVector
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+pytestmark = pytest.mark.clock
+
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 DIMS = 384

@@ -388,6 +388,7 @@ def test_an_application_undoes_an_event_once(shop: Connection) -> None:
     assert shop.execute("select count(*) from rec.events where user_id = 'bob'").fetchone() == (2,)
 
 
+@pytest.mark.clock
 def test_triggers_fire_for_a_role_that_may_only_insert_events(shop: Connection) -> None:
     name = sql.Identifier(nobody(shop))
     shop.execute(sql.SQL("grant usage on schema rec to {}").format(name))

@@ -40,6 +40,7 @@ def dump(url: str) -> str:
     return "\n".join(line for line in lines if not line.startswith(("\\restrict", "\\unrestrict")))
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("revision", ["base", "0001"])
 def test_down_and_up_gives_the_schema_of_a_fresh_database(
     revision: str, database_url: str, engine: Engine
@@ -67,6 +68,7 @@ def test_events_are_logged_between_a_downgrade_and_the_older_package(
     assert hashed == [(True,)]
 
 
+@pytest.mark.clock
 def test_migrating_again_changes_nothing(database_url: str, engine: Engine) -> None:
     fresh = dump(database_url)
     schema.migrate(engine)
@@ -169,6 +171,7 @@ def test_every_key_and_index_of_a_user_owned_table_contains_the_user(
     assert without == []
 
 
+@pytest.mark.clock
 def test_partitions_are_made_ahead_and_strays_move_in(
     db: psycopg.Connection[tuple[Any, ...]],
 ) -> None:

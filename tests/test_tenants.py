@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
+pytestmark = pytest.mark.clock
+
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 DIMS: Final = 384

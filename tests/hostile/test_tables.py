@@ -209,6 +209,7 @@ def test_a_folded_event_is_not_deleted_and_a_waiting_one_leaves_the_queue(db: Co
         assert db.execute("select from rec.parked").rowcount == 0
 
 
+@pytest.mark.clock
 def test_undoing_and_forgetting_leave_the_log_guarded(db: Connection) -> None:
     with db.transaction(force_rollback=True):
         db.execute(f"select rec.undo_event(user_id, event_id) from rec.events where {FOLDED}")

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from hostile_input import Connection
 
+pytestmark = pytest.mark.clock
+
 LATELY: Final = datetime(2026, 1, 1, tzinfo=UTC)
 MOMENTS: Final = st.one_of(
     st.sampled_from(
