@@ -18,13 +18,20 @@ return sha256(convert_to(p_text, 'UTF8'));
 comment on function rec_internal.content_hash is
     'The sha256 under which the vector of a text is stored.';
 
+create function rec_internal.spoken_attributes(p_attributes jsonb) returns jsonb
+language sql immutable parallel safe
+return jsonb_build_object('category', p_attributes -> 'category', 'brand', p_attributes -> 'brand');
+comment on function rec_internal.spoken_attributes is
+    'The attributes that an encoder reads. A change of any other encodes nothing again.';
+
 create function rec_internal.item_hash(p_title text, p_body text, p_attributes jsonb, p_tags text[])
 returns bytea
 language sql immutable parallel safe
-return sha256(convert_to(
-    jsonb_build_array(p_title, p_body, p_attributes, p_tags)::text, 'UTF8'));
+return sha256(convert_to(jsonb_build_array(
+    left(p_title, 4800), left(p_body, 1600), rec_internal.spoken_attributes(p_attributes), p_tags
+)::text, 'UTF8'));
 comment on function rec_internal.item_hash is
-    'The sha256 of everything that the vector of an item is encoded from.';
+    'The sha256 of everything that an encoder reads of an item.';
 """
 
 CATALOGUE = """

@@ -1,14 +1,16 @@
 -- What waits for a vector, who encodes it, and where the vector is stored.
 
--- New and changed items, of title and body as much as an encoder ever reads. They are claimed until
--- the end of the transaction by advisory locks, so that the application can go on updating them.
+-- New and changed items, with as much of each as an encoder reads. They are claimed until the end of the
+-- transaction by advisory locks, so that the application can go on updating them. Attributes come as text, so
+-- that the worker decodes them item by item: a number may have more digits than a decoder takes.
 create or replace function rec_internal.claim_items(p_limit integer)
 returns table (
-    item_id text, title text, body text, attributes jsonb, tags text[], content_hash bytea)
+    item_id text, title text, body text, attributes text, tags text[], content_hash bytea)
 language sql volatile
 set search_path from current
 as $$
-    select i.item_id, left(i.title, 4800), left(i.body, 1600), i.attributes, i.tags, i.content_hash
+    select i.item_id, left(i.title, 4800), left(i.body, 1600),
+        rec_internal.spoken_attributes(i.attributes)::text, i.tags, i.content_hash
     from rec.items i
     where i.stale
         and pg_try_advisory_xact_lock(rec_internal.item_lock(i.item_id))

@@ -36,7 +36,8 @@ begin
         select format('grant %s on %s to %s', g.rights, g.objects, r.role)
         from (values
             -- Whoever may write an item may compute its hash, a generated column.
-            ('public', 'execute', 'function rec_internal.item_hash'),
+            ('public', 'execute',
+                'function rec_internal.item_hash, rec_internal.spoken_attributes'),
             -- Whoever may write an event may see whether each event is examined.
             ('public', 'select', 'sequence rec_internal.admits_all'),
 
@@ -51,8 +52,10 @@ begin
             -- functions run with its rights, so it may read what they read; all that it may write is an
             -- event, and not all of that: neither the hash nor the time of receipt.
             ('rec_app', 'select', 'rec.items, rec.item_vectors, rec.event_kinds, rec.horizons, '
-                'rec.rankers, rec.settings, rec_internal.encoders, rec_internal.popularity, '
-                'rec_internal.item_transitions'),
+                'rec.rankers, rec.settings, rec_internal.popularity, rec_internal.item_transitions'),
+            -- A calibration is fitted on the items of all tenants.
+            ('rec_app', 'select (fingerprint, name, record, dims, active, created_at, base)',
+                'rec_internal.encoders'),
             ('rec_app', 'select', 'rec.events, rec.user_interests, rec_internal.pending, '
                 'rec_internal.texts, rec_internal.item_deltas, rec_internal.interest_bases'),
             ('rec_app, rec_worker', 'select', 'rec_internal.state'),

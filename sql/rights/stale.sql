@@ -27,7 +27,7 @@ begin
         from unnest(p.proargtypes) with ordinality as a (type, place)))
     from pg_proc p
     where p.pronamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace) and p.xmin = v_xid
-        and p.proname not in ('content_hash', 'item_hash')
+        and p.proname not in ('content_hash', 'item_hash', 'spoken_attributes')
     union all
     select 'view', format('%s.%I', c.relnamespace::regnamespace, c.relname)
     from pg_class c

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import numpy as np
@@ -84,7 +85,10 @@ class Encoding:
     def _vectors_of_items(self, items: Sequence[WaitingItem]) -> Vectors:
         return self._encoder.encode_items(
             [item_title(item.title) for item in items],
-            [item_text(item.title, item.body, item.attributes, item.tags) for item in items],
+            [
+                item_text(item.title, item.body, json.loads(item.attributes), item.tags)
+                for item in items
+            ],
         )
 
 

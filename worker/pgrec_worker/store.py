@@ -29,12 +29,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class WaitingItem:
-    """An item whose content has no vector yet."""
+    """An item whose content has no vector yet; `attributes` are JSON, decoded when they are read."""
 
     item_id: str
     title: str
     body: str
-    attributes: dict[str, Any]
+    attributes: str
     tags: list[str]
     content_hash: bytes
 
