@@ -1,7 +1,8 @@
 -- Users whose events are not stored.
 
--- Trigger of rec_internal.paused_users and rec.settings: rec_internal.admit() is called for each event from now on.
--- Others see that at once, before this transaction ends, and if it is rolled back it does no harm.
+-- Trigger of rec_internal.paused_users and rec.settings: have rec_internal.admit() examine every event from
+-- now on. Other sessions see this at once, before this transaction ends; if it is rolled back, the
+-- examination does no harm.
 create or replace function rec_internal.admit_some()
 returns trigger language plpgsql security definer
 set search_path = rec, pg_temp
@@ -19,7 +20,7 @@ create or replace trigger admit_some after insert or update of events_kept on re
 for each row execute function rec_internal.admit_some();
 alter table rec.settings enable always trigger admit_some;
 
--- No pause can be under way while these locks are held.
+-- While these locks are held, no other transaction is about to pause a user.
 do $$
 begin
     lock table rec_internal.paused_users, rec.settings in share mode;
@@ -27,8 +28,8 @@ begin
         and not exists (select from rec.settings s where s.events_kept is not null));
 end $$;
 
--- Keep out the events of a user from now on, by whichever road they come. What is stored stays, and
--- lists go on from it; rec.forget_user() erases it, and the pause as well.
+-- Stop storing the events of a user, however they are inserted, and return true; false if the user was paused
+-- already. Stored data stays, and lists still use it; rec.forget_user() erases it, and the pause as well.
 create or replace function rec.pause_user(p_user_id text)
 returns boolean language plpgsql volatile
 set search_path from current
@@ -38,7 +39,8 @@ begin
     return found;
 end $$;
 
--- Let the events of a user in again. Those that came while he was paused are not there.
+-- Store the events of a user again, and return true; false if the user was not paused. Events that came
+-- during the pause are lost.
 create or replace function rec.resume_user(p_user_id text)
 returns boolean language plpgsql volatile
 set search_path from current

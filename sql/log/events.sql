@@ -1,7 +1,10 @@
--- What happens when the application inserts an event, and the views through which the log is read.
+-- What happens to an event when it is inserted, and the views through which the log is read.
 
--- Events with weight and vector (item, text, or the unit vector between both). An event from the
--- future counts as of the moment at which it came in.
+-- Every event with the weight and the vector that it adds to an interest: the vector of its item, of its
+-- text, or the unit vector between both. embedding is NULL while a part has no vector; weight is NULL if the
+-- kind is unknown. at is the time as of which the event counts: occurred_at, or received_at for an event that
+-- was dated after its arrival. chosen tells whether the event is on an item and its kind has a positive
+-- weight.
 create or replace view rec_internal.event_vectors with (security_invoker = true) as
 select
     e.user_id,
@@ -19,8 +22,9 @@ left join rec.event_kinds k on k.kind = e.kind
 left join rec.item_vectors v on v.item_id = e.item_id
 left join rec_internal.texts t on t.text_hash = e.text_hash;
 
--- Events on an item of a kind with a positive weight, whatever their value: a bad rating, too,
--- tells where people went. Its own weight is negative, and it adds nothing to popularity.
+-- Events in which a user chose an item: those on an item whose kind has a positive weight. The value does not
+-- matter, because a bad rating, too, tells where the user went; its own weight is negative, and it adds
+-- nothing to popularity.
 create or replace view rec_internal.chosen_events with (security_invoker = true) as
 select e.user_id, e.event_id, e.occurred_at, e.item_id, least(e.occurred_at, e.received_at) as at,
     rec_internal.event_weight(k.weight, k.neutral, k.scale, e.value) as weight
@@ -28,16 +32,17 @@ from rec.events e
 join rec.event_kinds k on k.kind = e.kind
 where e.item_id is not null and k.weight > 0;
 
--- Events in which a user chose an item, and that are folded.
+-- Those of rec_internal.chosen_events that stored interests and counts contain: they no longer wait in the
+-- queue.
 create or replace view rec_internal.folded_events with (security_invoker = true) as
 select e.* from rec_internal.chosen_events e
 where not exists (
     select from rec_internal.pending p where p.user_id = e.user_id and p.event_id = e.event_id);
 
--- Trigger of rec.events: an event of a paused user is not stored, and neither is one that
--- settings.events_kept would drop; the INSERT succeeds and counts a row less. The hash of the text,
--- if there is one, for which a worker that rests is woken; nothing is received in the future; a
--- kind fits into the indexes.
+-- Trigger of rec.events: keep out the events of paused users and those that settings.events_kept would drop;
+-- the INSERT succeeds and counts a row less. The trigger also stores the hash of a text and, if a worker
+-- rests, wakes it to encode the text; it stores NULL for a blank text, sets a received_at in the future to
+-- now, and raises an error for a kind of more than 200 bytes, which would not fit into the indexes.
 create or replace function rec_internal.admit()
 returns trigger language plpgsql security definer
 set search_path = rec, pg_temp
@@ -46,8 +51,8 @@ begin
     if exists (select from rec_internal.paused_users u where u.user_id = new.user_id) then
         return null;
     end if;
-    -- Less than a day is never dropped, so that fresh events are spared the query. Days and months are those
-    -- of UTC, as where old months are dropped: in the zone of the session a day may have 25 hours.
+    -- events_kept is at least a day, so fresh events need no query. Days and months are those of UTC, as where
+    -- old months are dropped: in the zone of the session a day may have 25 hours.
     if new.occurred_at < now() - interval '24 hours' and exists (
         select from rec.settings s
         where new.occurred_at < (now() at time zone 'UTC' - s.events_kept) at time zone 'UTC') then
@@ -70,18 +75,21 @@ begin
     return new;
 end $$;
 
--- A query for each row takes half as long as the INSERT itself. So there is none while the sequence
--- rec_internal.admits_all has a value, which it loses before the first pause is committed and regains at the
--- next migration at the earliest. Who may not read it finds none. One trigger, for the server reads a
--- condition anew in each statement.
+-- A query for each row takes half as long as the INSERT itself. So no query runs while the sequence
+-- rec_internal.admits_all has a value. It loses the value before the first pause is committed, and regains it
+-- at the next migration at the earliest. To a role that may not read the sequence it seems to have no value.
+-- There is only one trigger, because the server reads the condition of each trigger again in every statement.
 create or replace trigger admit before insert on rec.events
 for each row when (
     new.text is not null or new.received_at > now() or octet_length(new.kind) > 200
     or pg_sequence_last_value('rec_internal.admits_all') is null)
 execute function rec_internal.admit();
 
--- Insert one event and return its id. With a dedupe key a repeated call returns the first id. NULL:
--- nothing was stored, since the user is paused or the event is older than the log may reach.
+-- Log one event of a user, on an item, with a text, or both, and return its event_id. If an earlier event of
+-- the user has the same p_dedupe_key, return the id of that event and store nothing. NULL means that nothing
+-- was stored, because the user is paused or the event is older than settings.events_kept allows. It is an
+-- error if the user_id is missing, if both item and text are missing, or if the kind is not a row of
+-- rec.event_kinds.
 create or replace function rec.track(
     p_user_id text, p_item_id text default null, p_kind text default 'click',
     p_text text default null, p_value double precision default null,

@@ -1,8 +1,8 @@
--- The event log is append-only. Stored interests and counts are what the events add up to, so an event
--- that changed or vanished would leave them wrong.
+-- The event log is append-only. Stored interests and counts are sums over the events, so an event that
+-- changed or vanished would leave them wrong.
 
--- Trigger of rec.events: refuses an UPDATE of anything that stored interests and counts rest on. A
--- text may be dropped, its hash stays.
+-- Trigger of rec.events: refuse an UPDATE of anything that stored interests and counts rest on. Only
+-- dedupe_key may change, and text may be set to NULL; the hash of the text stays.
 create or replace function rec_internal.refuse_rewrite()
 returns trigger language plpgsql
 set search_path from current
@@ -10,8 +10,8 @@ as $$
 begin
     raise exception 'an event does not change once it is logged'
         using errcode = 'restrict_violation',
-        detail = 'Of rec.events only dedupe_key may be set anew, and text to NULL.',
-        hint = 'Take it back by rec.undo_event(user_id, event_id), then insert what is right.';
+        detail = 'Only dedupe_key of rec.events may be changed, and text may be set to NULL.',
+        hint = 'Take it back with rec.undo_event(user_id, event_id), then insert the correct event.';
 end $$;
 
 create or replace trigger refuse_rewrite before update on rec.events
@@ -24,8 +24,8 @@ for each row when (
     or (new.text is not null and new.text is distinct from old.text))
 execute function rec_internal.refuse_rewrite();
 
--- Trigger of rec.events: a text whose event waits for its vector is not dropped, for then it would
--- wait for ever.
+-- Trigger of rec.events: refuse to drop a text while its event waits for the vector of the text, because the
+-- event would then wait for ever.
 create or replace function rec_internal.keep_unread()
 returns trigger language plpgsql security definer
 set search_path = rec, pg_temp
@@ -36,7 +36,7 @@ begin
     then
         raise exception 'the text of event % is not encoded yet', old.event_id
             using errcode = 'restrict_violation',
-            hint = 'Drop it once the event is folded, or take the whole event back by '
+            hint = 'Drop it once the event is folded, or take the whole event back with '
                 'rec.undo_event(user_id, event_id).';
     end if;
     return new;
@@ -46,8 +46,8 @@ create or replace trigger keep_unread before update of text on rec.events
 for each row when (old.text is not null and new.text is null)
 execute function rec_internal.keep_unread();
 
--- Trigger of rec.events: an event that waits in the queue may be deleted and leaves it; one that is
--- folded goes by rec.undo_event or rec.forget_user only.
+-- Trigger of rec.events: remove a deleted event from the queue, and refuse to delete a folded event. Only
+-- rec.undo_event and rec.forget_user delete folded events, because they correct interests and counts, too.
 create or replace function rec_internal.unqueue()
 returns trigger language plpgsql security definer
 set search_path = rec, pg_temp
@@ -57,8 +57,8 @@ begin
     if not found then
         raise exception 'event % is part of what is stored and cannot be deleted', old.event_id
             using errcode = 'restrict_violation',
-            hint = 'Use rec.undo_event(user_id, event_id), or rec.forget_user(user_id) for all of a '
-                'user: they take it out of interests and counts, too.';
+            hint = 'Use rec.undo_event(user_id, event_id), or rec.forget_user(user_id) for all events of '
+                'a user: both correct interests and counts, too.';
     end if;
     return old;
 end $$;
@@ -67,8 +67,9 @@ create or replace trigger unqueue before delete on rec.events
 for each row when (coalesce(current_setting('rec_internal.erasing', true), '') <> 'on')
 execute function rec_internal.unqueue();
 
--- Let rows of rec.events be deleted, or not any more. For those who set right themselves what is
--- stored, as rec.undo_event does, or who move rows from one partition to another.
+-- Let this transaction delete folded events from rec.events, or no longer. It is meant for functions that
+-- correct stored interests and counts themselves, as rec.undo_event does, or that move rows from one
+-- partition to another.
 create or replace function rec_internal.erasing(p_on boolean)
 returns void language sql volatile
 set search_path from current

@@ -37,7 +37,7 @@ return case when rec_internal.is_due(p_row) then 'due'
     when rec_internal.is_waiting(p_row) then 'waiting'
     else 'failing' end;
 
--- Trigger of rec_internal.pending: an event is parked only with a reason.
+-- Trigger of rec_internal.pending: refuse to park an event without a reason.
 create or replace function rec_internal.refuse_parking()
 returns trigger language plpgsql
 set search_path from current
@@ -51,7 +51,7 @@ create or replace trigger refuse_parking before update of retry_at, error on rec
 for each row when (new.retry_at = 'infinity' and new.error is null)
 execute function rec_internal.refuse_parking();
 
--- Trigger of rec.events: queues the events, and wakes a worker only if one sleeps, for a NOTIFY
+-- Trigger of rec.events: queue the inserted events, and wake a worker only if one sleeps, because a NOTIFY
 -- takes a lock on the whole cluster at commit.
 create or replace function rec_internal.enqueue()
 returns trigger language plpgsql security definer
