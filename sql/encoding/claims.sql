@@ -1,8 +1,10 @@
--- What waits for a vector, who encodes it, and where the vector is stored.
+-- Items and texts that wait for a vector: how a worker claims them and stores what it encoded.
 
--- New and changed items, with as much of each as an encoder reads. They are claimed until the end of the
--- transaction by advisory locks, so that the application can go on updating them. Attributes come as text, so
--- that the worker decodes them item by item: a number may have more digits than a decoder takes.
+-- Up to p_limit new and changed items that have no vector of their present content, claimed by this session
+-- until the end of the transaction. title and body are cut to what an encoder reads at most: 4,800 and 1,600
+-- characters. The claims are advisory locks, so that the application can go on updating the items.
+-- Attributes are the JSON text of those that an encoder reads, to be decoded item by item: a number may have
+-- more digits than a decoder takes.
 create or replace function rec_internal.claim_items(p_limit integer)
 returns table (
     item_id text, title text, body text, attributes text, tags text[], content_hash bytea)
@@ -17,8 +19,9 @@ as $$
     limit p_limit;
 $$;
 
--- Texts of queued events without a vector, one event for each, claimed until the end of the
--- transaction. An event that was put off for want of this vector need not wait for its turn.
+-- Up to p_limit texts of queued events that have no vector yet, each with one of its events, claimed by this
+-- session until the end of the transaction. The events may be due or postponed; an event that was postponed
+-- because this vector is missing need not become due first.
 create or replace function rec_internal.claim_texts(p_limit integer)
 returns table (text_hash bytea, text text, user_id text, event_id bigint)
 language sql volatile
@@ -41,8 +44,9 @@ as $$
     limit p_limit;
 $$;
 
--- Store the vectors of items. Events that were parked because the item was unknown are put back
--- into the queue.
+-- Store the vectors of items, and return how many items now have one; an item that was deleted meanwhile has
+-- none. Parked events on these items go back into the queue. It is an error if p_fingerprint is not that of
+-- the active encoder, or if the vectors are being moved to another space.
 create or replace function rec_internal.store_items(
     p_fingerprint text, p_items text[], p_hashes bytea[], p_embeddings halfvec[])
 returns integer language plpgsql volatile
@@ -73,7 +77,9 @@ begin
     return coalesce(cardinality(v_items), 0);
 end $$;
 
--- Store the vectors of texts under their hashes, unless the events were erased meanwhile.
+-- Store the vectors of texts under their hashes, and return how many were stored; a text whose events were
+-- erased meanwhile, or that has a vector already, is skipped. It is an error if p_fingerprint is not that of
+-- the active encoder, or if the vectors are being moved to another space.
 create or replace function rec_internal.store_texts(
     p_fingerprint text, p_hashes bytea[], p_embeddings halfvec[])
 returns integer language plpgsql volatile
@@ -94,8 +100,8 @@ begin
     return v_stored;
 end $$;
 
--- Note that this content of an item cannot be encoded; it is tried again when it changes or by
--- rec.retry_items().
+-- Record that this content of an item cannot be encoded, and drop the vector of the item. The item is tried
+-- again when its content changes, or by rec.retry_items().
 create or replace function rec_internal.fail_item(p_item_id text, p_hash bytea, p_error text)
 returns void language sql volatile
 set search_path from current
@@ -104,7 +110,7 @@ as $$
     update rec.items i set encoded_hash = p_hash, encode_error = p_error where i.item_id = p_item_id;
 $$;
 
--- Try the items again that could not be encoded.
+-- Have the items that could not be encoded tried again by a worker, and return how many there are.
 create or replace function rec.retry_items()
 returns integer language plpgsql volatile
 set search_path from current

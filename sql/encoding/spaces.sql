@@ -1,8 +1,9 @@
 -- Moves all vectors to another space, as a calibration does, in one transaction: locking, counting,
 -- copying, and rebuilding interests.
 
--- Keep everyone from storing vectors and interests, and from migrating. Readers and writers of
--- events and items go on. Take it before every other lock.
+-- Keep all other sessions from storing vectors and interests, and from migrating, until the end of the
+-- transaction. Events and items can still be read and written. Take this lock before every other lock. It is
+-- an error if one of its parts is not granted within 60 seconds.
 create or replace function rec_internal.lock_space()
 returns void language plpgsql volatile
 set search_path from current
@@ -11,11 +12,13 @@ as $$
 begin
     perform pg_advisory_xact_lock(rec_internal.space_lock());
     perform pg_advisory_xact_lock(rec_internal.migrate_lock());
-    -- An autovacuum gives way to someone who waits for long, which nobody does in rec_internal.lock_vectors().
+    -- This lock ends an autovacuum, which gives way only to a session that waits for a second;
+    -- rec_internal.lock_vectors() never waits that long.
     lock table rec.items, rec.item_vectors, rec_internal.texts in share update exclusive mode;
 end $$;
 
--- Numbers of items and texts with a vector, of users with an interest, and of items that wait.
+-- The numbers of items and of texts with a vector, of users with a stored interest, and of items that still
+-- wait for a vector.
 create or replace function rec_internal.vectors_to_move()
 returns table (items bigint, texts bigint, users bigint, items_to_encode bigint)
 language sql stable
@@ -26,8 +29,8 @@ as $$
         (select count(*) from rec.items i where i.stale);
 $$;
 
--- A uniform sample of the vectors of items, in the binary form of halfvec, drawn by the hash of the
--- item_id.
+-- A uniform sample of p_limit vectors of items, in the binary form of halfvec. The sample is drawn by the
+-- hash of the item_id, so that it is the same every time.
 create or replace function rec_internal.sample_vectors(p_limit integer)
 returns table (embedding bytea)
 language sql stable
@@ -37,7 +40,8 @@ as $$
     order by hashtextextended(v.item_id, 0), v.item_id limit p_limit;
 $$;
 
--- Vectors of items in the binary form of halfvec, by item_id; the empty one starts.
+-- The next p_limit vectors of items after p_item_id, in the order of item_id and in the binary form of
+-- halfvec. An empty p_item_id starts.
 create or replace function rec_internal.item_vectors_after(p_item_id text, p_limit integer)
 returns table (item_id text, embedding bytea)
 language sql stable
@@ -47,7 +51,8 @@ as $$
     where v.item_id > p_item_id order by v.item_id limit p_limit;
 $$;
 
--- Vectors of texts in the binary form of halfvec, by hash; the empty one starts.
+-- The next p_limit vectors of texts after p_hash, in the order of the hashes and in the binary form of
+-- halfvec. An empty p_hash starts.
 create or replace function rec_internal.text_vectors_after(p_hash bytea, p_limit integer)
 returns table (text_hash bytea, embedding bytea)
 language sql stable
@@ -57,7 +62,8 @@ as $$
     where t.text_hash > p_hash order by t.text_hash limit p_limit;
 $$;
 
--- Users with a stored interest, by user_id; the empty one starts.
+-- The next p_limit users with a stored interest after p_user_id, in the order of user_id. An empty p_user_id
+-- starts.
 create or replace function rec_internal.interested_after(p_user_id text, p_limit integer)
 returns table (user_id text)
 language sql stable
@@ -67,8 +73,8 @@ as $$
     where u.user_id > p_user_id order by u.user_id limit p_limit;
 $$;
 
--- Make the stored interests of users anew from their folded events and the moved vectors: what
--- rec_internal.replay will give once these are live.
+-- Compute the stored interests of users again from their folded events and the moved vectors. The result is
+-- what rec_internal.replay will give once the moved vectors are live.
 create or replace function rec_internal.move_interests(p_users text[])
 returns void language plpgsql volatile
 set search_path from current
@@ -94,8 +100,10 @@ begin
     group by e.user_id, h.horizon, e.as_of;
 end $$;
 
--- Make the encoder beneath the active one, followed by this calibration, the active encoder;
--- without a calibration, when p_calibration is NULL.
+-- Activate the encoder that consists of the base encoder and this calibration, and return its fingerprint.
+-- The base encoder is the one beneath the active encoder, or the active encoder itself if it is not
+-- calibrated. If p_calibration is NULL, the base encoder alone becomes active. Interests lose the events that
+-- were dropped from the log.
 create or replace function rec_internal.activate_calibration(p_calibration bytea)
 returns text language plpgsql volatile
 set search_path from current
@@ -115,7 +123,7 @@ begin
         v_base.fingerprint, p_calibration
     where p_calibration is not null
     on conflict do nothing;
-    -- A sum of vectors cannot be moved as the vectors are; what was dropped from the log is lost here.
+    -- A sum of vectors cannot be moved as single vectors can, so the sums of dropped events are deleted.
     delete from rec_internal.interest_bases;
     update rec_internal.encoders e set active = false where e.active;
     update rec_internal.encoders e set active = true where e.fingerprint = v_fingerprint;

@@ -1,7 +1,7 @@
 -- Tables for vectors of another space. They are filled beside the live ones, get the same indexes,
 -- rights and policies, and are swapped in at the end, so that readers wait only for a few renames.
 
--- The qualified name of a table or index, or of the one beside it that is called the same with a suffix.
+-- The quoted name of a table or index with its schema; p_suffix is appended to the name.
 create or replace function rec_internal.qualified(p_relation regclass, p_suffix text default '')
 returns text language sql stable
 set search_path from current
@@ -10,8 +10,9 @@ as $$
     from pg_class c where c.oid = p_relation;
 $$;
 
--- Raise if triggers, publications, policies of another table or the like are attached to a table
--- that is to be replaced. Keys, checks, indexes, privileges, policies and views are taken over.
+-- Raise an error if something is attached to a table that its replacement would lose: triggers, publications,
+-- policies of another table and the like. Keys, checks, indexes, privileges, policies and views are carried
+-- over.
 create or replace function rec_internal.check_movable(p_table regclass)
 returns void language plpgsql stable
 set search_path from current
@@ -33,14 +34,15 @@ begin
             c.relkind in ('i', 't') or n.conrelid = p_table or t.tgisinternal or w.relkind = 'v'
             or o.polrelid = p_table, false);
     if v_lost is not null then
-        raise exception '% would lose %', p_table, v_lost
+        raise exception 'replacing % would lose %', p_table, v_lost
             using errcode = 'dependent_objects_still_exist',
-            hint = 'Drop it, move the vectors, and make it again.';
+            hint = 'Drop it, move the vectors, and create it again.';
     end if;
 end $$;
 
--- Make the tables into which vectors of another space are copied, and events with their vectors
--- there.
+-- Make rec.item_vectors_next and rec_internal.texts_next, empty and without indexes, for the vectors of
+-- another space, and the view rec_internal.event_vectors_next, which reads them. It is an error if something
+-- is attached to the live tables that cannot be carried over.
 create or replace function rec_internal.make_next_vectors()
 returns void language plpgsql volatile
 set search_path from current
@@ -55,8 +57,8 @@ begin
         '\m(item_vectors|texts)\M', '\1_next', 'g');
 end $$;
 
--- Give the tables beside the live ones the indexes of these, once they are filled: an HNSW index is
--- built much faster than it grows.
+-- Give the tables beside the live ones the indexes and primary keys of the live ones. Call this after they
+-- are filled, because an HNSW index is built much faster than it grows.
 create or replace function rec_internal.index_next_vectors()
 returns void language plpgsql volatile
 set search_path from current
@@ -82,8 +84,9 @@ begin
     analyze rec.item_vectors_next, rec_internal.texts_next;
 end $$;
 
--- The views that read the tables of vectors, an application's own among them. Made again by name
--- they read the tables that have the names by then.
+-- The views that read the tables of vectors, those of the application included, each with the statement that
+-- makes it again. Run after the tables were renamed, the statement makes a view on the new tables, because it
+-- refers to them by name.
 create or replace function rec_internal.dependent_views()
 returns table (name text, owner text, remake text)
 language sql stable
@@ -101,8 +104,9 @@ as $$
     order by 1;
 $$;
 
--- Lock the tables of vectors, their views, and rec.items against writers. All or nothing, again and
--- again for a minute: readers never queue for long behind it, and whoever holds one of the locks
+-- Lock the tables of vectors and their views against everybody, and rec.items against writers, until the end
+-- of the transaction. Either all locks are taken or none, in repeated attempts for a minute, after which it
+-- is an error. So readers never queue for long behind this session, and a session that holds one of the locks
 -- and wants another goes first.
 create or replace function rec_internal.lock_vectors()
 returns void language plpgsql volatile
@@ -116,7 +120,7 @@ begin
     while clock_timestamp() < v_end loop
         begin
             lock table rec.items in share row exclusive mode;
-            -- The owner stays the same: of all that locks a view this alone spares what it reads.
+            -- The owner stays the same. No other statement locks a view without the tables that it reads.
             for v_view in select v.name, v.owner from rec_internal.dependent_views() v loop
                 execute format('alter view %s owner to %s', v_view.name, v_view.owner);
             end loop;
@@ -126,12 +130,13 @@ begin
             perform pg_sleep(0.1);
         end;
     end loop;
-    raise exception 'some transactions that use vectors or items do not end'
+    raise exception 'transactions that use vectors or items did not end within a minute'
         using errcode = 'lock_not_available',
-        hint = 'pg_stat_activity shows which are open for long. Nothing was changed.';
+        hint = 'pg_stat_activity shows which have been open for long. Nothing was changed.';
 end $$;
 
--- Give a table the owner, the privileges and the storage options of another, and no others.
+-- Give table p_to the owner, the privileges and the storage options of table p_from, and revoke its other
+-- privileges.
 create or replace function rec_internal.copy_privileges(p_from regclass, p_to regclass)
 returns void language plpgsql volatile
 set search_path from current
@@ -164,14 +169,14 @@ begin
     end loop;
 end $$;
 
--- The quoted name of a role; public for 0.
+-- The quoted name of a role as GRANT takes it; public for 0.
 create or replace function rec_internal.role_name(p_role oid)
 returns text language sql stable
 set search_path from current
 as $$ select case when p_role = 0 then 'public' else format('%I', pg_get_userbyid(p_role)) end; $$;
 
--- The policies of a table as statements. Run on another table they need that to have the name of
--- this one, for a policy with a query in it names its own table.
+-- The statements that create the row-level policies of a table. To give them to another table, run them when
+-- that table has the name of this one, because a policy that contains a query names its own table.
 create or replace function rec_internal.policies(p_table regclass)
 returns setof text language sql stable
 set search_path from current
@@ -195,7 +200,8 @@ as $$
     where c.oid = p_table and v.is_set;
 $$;
 
--- Put the table beside a live one into its place; the live one is then called _previous.
+-- Put the table with the suffix _next into the place of the live one, with its owner, privileges, foreign
+-- keys and policies; the live one gets the suffix _previous.
 create or replace function rec_internal.take_place(p_table regclass)
 returns void language plpgsql volatile
 set search_path from current
@@ -222,7 +228,7 @@ begin
     end loop;
 end $$;
 
--- Drop the table whose place was taken; the indexes of the new one get its names.
+-- Drop the table that was replaced, and give the names of its indexes to those of the new one.
 create or replace function rec_internal.drop_previous(p_table text)
 returns void language plpgsql volatile
 set search_path from current
@@ -241,8 +247,8 @@ begin
     end loop;
 end $$;
 
--- Replace the tables of vectors by those beside them, less what was deleted meanwhile. Readers wait
--- from here to the end of the transaction.
+-- Replace the tables of vectors by the ones beside them, without the rows that were deleted meanwhile, and
+-- wake the workers. Readers wait from here to the end of the transaction.
 create or replace function rec_internal.swap_vectors()
 returns void language plpgsql volatile
 set search_path from current
