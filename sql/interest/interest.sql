@@ -1,9 +1,12 @@
 -- The interest of a user: now, at any past moment, and rebuilt from the log.
 
--- The interest of a user, shortest horizon first: now (stored and pending), or at a past moment
--- (replayed from the log). The direction of a horizon does not change while the user is away; its
--- weight in the mix does. Likes and dislikes that cancel each other to less than a thousandth of
--- the mass have no direction, and weight 0.
+-- The interest of a user now, or at a past moment p_as_of: one row per horizon, the shortest first. interest
+-- is the decayed sum of the event vectors, mass the decayed sum of their absolute weights, both as of the
+-- last event, as_of; weight is the share of the horizon in the mix, from 0 to 1. A user without events has no
+-- rows. The interest of now is computed from stored and pending events, that of a past moment is replayed
+-- from the log. While the user is away, the direction of a horizon stays the same, and its weight changes. A
+-- horizon in which likes and dislikes cancel to less than a thousandth of the mass has no direction and
+-- weight 0.
 create or replace function rec.interest(p_user_id text, p_as_of timestamptz default null)
 returns table (
     horizon text, interest vector, mass double precision, as_of timestamptz,
@@ -30,7 +33,9 @@ as $$
     order by m.half_life;
 $$;
 
--- Make the stored interest of a user anew from the event log and return the number of events.
+-- Compute the stored interest of a user again from the event log, and return the number of events with a
+-- vector and a weight. Due events in the queue are folded first. Call this after the weight of an event kind
+-- or the half-life of a horizon has changed.
 create or replace function rec.rebuild_user(p_user_id text)
 returns integer language plpgsql volatile
 set search_path from current

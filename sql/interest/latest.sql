@@ -1,10 +1,10 @@
 -- The latest events of a user, and what is read from them.
 
--- The latest p_n events of a user as of p_as_of, in the order in which they count, the latest first.
--- p_what: `chosen`, events on an item whose kind has a positive weight, encoded or not; or, of events with
--- a vector, those `for` something (positive weight), `against` something, or `either`. An event whose
--- clock was ahead counts as of its arrival; by its date it would stay the latest for years. So as many
--- more rows are read by date as there are such events.
+-- The latest p_n events of a user as of p_as_of, in the order in which they count, the latest first. p_what
+-- is `chosen` for events on an item whose kind has a positive weight, encoded or not; or, for events with a
+-- vector, `for` (positive weight), `against` (negative weight) or `either`. An event whose clock was ahead
+-- counts as of its arrival; by its date it would stay the latest for years. So as many more rows are read by
+-- date as there are such events.
 create or replace function rec_internal.latest_events(
     p_user_id text, p_n integer, p_what text, p_as_of timestamptz default null)
 returns table (
@@ -36,7 +36,7 @@ begin atomic
     limit p_n;
 end;
 
--- The items that a user has seen: those with an event of a kind that marks its item as seen.
+-- The items that a user has seen, {} if none: those with an event of a kind that marks its item as seen.
 create or replace function rec.seen_items(p_user_id text, p_as_of timestamptz default null)
 returns text[] language sql stable
 set search_path from current
@@ -54,7 +54,7 @@ as $$
     where e.kind = any(array(select k.kind from rec.event_kinds k where k.marks_seen));
 $$;
 
--- The last p_n items that a user chose, the latest first.
+-- The items of the last p_n events in which a user chose an item, the latest first; {} if there are none.
 create or replace function rec.latest_items(
     p_user_id text, p_n integer, p_as_of timestamptz default null)
 returns text[] language sql stable
@@ -77,8 +77,8 @@ as $$
     order by l.place;
 $$;
 
--- The vectors of the last `latest_items` negative events of a user. Their strengths fall by the longest
--- half-life.
+-- The vectors of the last `latest_items` negative events of a user, and their strengths, which decay by the
+-- longest half-life.
 create or replace function rec_internal.dislikes(
     p_user_id text, p_ranker rec.rankers, p_as_of timestamptz default null)
 returns table (embedding vector, strength double precision)

@@ -2,10 +2,11 @@
 -- the sum of each horizon. replay() computes the sums from the log alone, current_sums() from the stored
 -- sums and the queue, add_shares() adds events to the stored sums. The three agree to rounding.
 
--- The interest sums of a user as of his last event up to p_as_of, from the event log alone, or from
--- the log and rec_internal.interest_bases where events were dropped. Until infinity it equals what is stored
--- plus what is pending; without the pending events, what is stored. Of the time before the last
--- dropped event it knows only what the log still holds.
+-- The interest sums of a user, one row per horizon, computed from the event log alone, as of the last event
+-- at or before p_as_of. Events that were dropped from the log count by their sums in
+-- rec_internal.interest_bases. By default the result equals the stored sums plus the pending events; with
+-- p_pending false, the stored sums. At a moment before the last dropped event, only what the log still holds
+-- counts.
 create or replace function rec_internal.replay(
     p_user_id text, p_as_of timestamptz default 'infinity', p_pending boolean default true)
 returns table (horizon text, interest vector, mass double precision, as_of timestamptz)
@@ -44,8 +45,9 @@ as $$
     group by t.horizon, t.as_of;
 $$;
 
--- The interest sums of a user as of his last event: stored and pending, read in one statement, so
--- that each event counts once whether or not it is folded.
+-- The interest sums of a user as of their last event, one row per horizon: the stored sums plus the pending
+-- events whose vectors are known. Both are read in one statement, so that each event counts once, folded or
+-- not.
 create or replace function rec_internal.current_sums(p_user_id text)
 returns table (horizon text, interest vector, mass double precision, as_of timestamptz)
 language sql stable
@@ -71,9 +73,9 @@ as $$
     group by d.horizon, d.latest;
 $$;
 
--- Add weight * 2^(-age / half_life) * vector of each of these claimed events to the sum of each
--- horizon, and return the events, as arrays of one length: those that lack a vector, or are of an
--- unknown kind, are left out.
+-- Add weight * 2^(-age / half_life) * vector of each of these claimed events to the stored sum of each
+-- horizon, and return the added events as arrays of equal length, NULL if there are none. An event that lacks
+-- a vector, or whose kind is unknown, is left out.
 create or replace function rec_internal.add_shares(
     p_users text[], p_events bigint[], p_times timestamptz[],
     out users text[], out events bigint[], out times timestamptz[], out items text[],
@@ -89,7 +91,7 @@ as $$
         from unnest(p_users, p_events, p_times) as c (user_id, event_id, occurred_at)
         group by c.user_id
     ), event as materialized (
-        -- the log is read once for each user
+        -- read the log once for each user
         select e.user_id, e.event_id, e.occurred_at, e.item_id, k.weight > 0 as chosen, e.at,
             rec_internal.event_weight(k.weight, k.neutral, k.scale, e.value) as weight,
             rec_internal.event_vector(e.item_id, v.embedding, e.text_hash, t.embedding) as embedding
@@ -125,9 +127,9 @@ as $$
         from stored s join latest l using (user_id) join rec.horizons h using (horizon)
         offset 0
     ), sixteenth as (
-        -- This is rec_internal.scaled() for many vectors. array_fill() takes longer than the product that it
-        -- is for, so it fills a sixteenth of the vector of factors, and two concatenations of four do the
-        -- rest. The latest event of a user mostly has the factor 1 and needs none.
+        -- This is rec_internal.scaled() for many vectors. array_fill() takes longer than the multiplication,
+        -- so it fills only a sixteenth of the vector of factors, and four copies of four copies of that make
+        -- the whole. The latest event of a user usually has the factor 1 and needs no vector of factors.
         select s.*, case when s.weight * s.decay <> 1 then array_fill(
             (case when abs(s.weight * s.decay) < rec_internal.negligible() then 0
                 else s.weight * s.decay end)::real,

@@ -1,7 +1,8 @@
 -- The unrelated interests of a user.
 
--- The unrelated interests among the latest events, found by leader clustering, newest event first.
--- The share of each is its part of the decayed weights; a dislike lessens it.
+-- The unrelated interests among the latest `topic_events` events of a user, `topics` of them at most. They
+-- are found by leader clustering: likes first, the newest first, then dislikes. The share of a topic is its
+-- part of the decayed weights; a dislike lessens the share of the topic that is closest to it.
 create or replace function rec_internal.topics(
     p_user_id text, p_ranker rec.rankers, p_as_of timestamptz default null)
 returns table (topic integer, centre vector, share double precision)
@@ -55,8 +56,9 @@ begin
     from unnest(v_centres, v_masses) with ordinality as t (centre, mass, place);
 end $$;
 
--- The unrelated interests of a user among the latest events: the centre of each topic, and the share of
--- a list that it is due.
+-- The unrelated interests of a user, found among the latest events: one row per topic with its centre, a
+-- vector that need not have length 1, and the share of a list that the topic is due; the shares add up to 1.
+-- A user without positive events has no rows. p_as_of gives the topics of a past moment.
 create or replace function rec.topics(
     p_user_id text, p_as_of timestamptz default null, p_ranker text default 'default')
 returns table (topic integer, centre vector, share double precision)
