@@ -1,7 +1,8 @@
 -- Counts of what users choose and what they go on to, kept up to date event by event.
 
--- Record what newly folded events add: to popularity their weight, to transitions 1 / distance from
--- each of the items shortly before. A late event also takes back what it comes between.
+-- Record what newly folded events add to the counts: their weight to popularity, and 1 / distance to the
+-- transitions from each of the items shortly before. An event that is folded late also corrects what the
+-- events after it have added, because it is now one of the items before them.
 create or replace function rec_internal.add_deltas(
     p_users text[], p_events bigint[], p_times timestamptz[], p_items text[], p_chosen boolean[],
     p_ats timestamptz[], p_weights double precision[])
@@ -23,7 +24,7 @@ as $$
             from fresh group by user_id
         ) f cross join rec.settings s
     ), known as materialized (
-        -- the items before all that is fresh
+        -- the items before the first fresh event
         select s.*, array(
             select n.item_id from (
                 select e.item_id, e.occurred_at, e.event_id from rec_internal.chosen_events e
@@ -34,7 +35,7 @@ as $$
         ) as items
         from span s
     ), late as materialized (
-        -- folded before, and not before all that is fresh: their steps change
+        -- the folded events after the first fresh one: their steps change
         select n.* from known s cross join lateral (
             (select e.user_id, e.event_id, e.occurred_at, e.item_id, e.at from rec_internal.chosen_events e
             where e.user_id = s.user_id and e.occurred_at between s.first_at and s.last_at
@@ -65,14 +66,14 @@ as $$
     select s.user_id, s.item_id, greatest(s.weight, 0), s.from_items, 1, s.at
     from step s where s.fresh and (s.weight > 0 or s.from_items <> '{}')
     union all
-    -- the steps of late events with the fresh ones, less the steps without them
+    -- the steps to late events with the fresh ones between, less the steps without them
     select s.user_id, s.item_id, 0, s.from_items, sum(s.step), s.at
     from step s where not s.fresh and s.from_items <> '{}'
     group by s.user_id, s.event_id, s.item_id, s.at, s.from_items having sum(s.step) <> 0;
 $$;
 
--- Merge what folded events have added into rec_internal.popularity and rec_internal.item_transitions, by one session
--- at a time.
+-- Merge what folded events have added into rec_internal.popularity and rec_internal.item_transitions, and
+-- return the number of changed counts; 0 if there is nothing to merge, or if another session is merging.
 create or replace function rec.merge_deltas()
 returns integer language plpgsql volatile
 set search_path from current
@@ -89,7 +90,7 @@ begin
         return 0;
     end if;
     select * into v_settings from rec.settings;
-    -- One row for each item and pair, handed on as arrays: of those the planner knows the length.
+    -- One row for each item and pair, passed on in arrays, because the planner knows the length of an array.
     with taken as (
         delete from rec_internal.item_deltas d
         returning d.*
@@ -118,9 +119,9 @@ begin
     return cardinality(v_to);
 end $$;
 
--- Add changes to the masses of items (from is NULL) and of pairs, and to what goes out of each item
--- and what arrives at it. latest is the form of a mass of one as of each change. What falls to
--- nothing is deleted; a popularity of -infinity is one of which only transitions are left.
+-- Add changes to the masses of items (from is NULL) and of pairs, and to the sums of what goes out of each
+-- item and of what arrives at it. latest is the stored form of a mass of one as of each change. A mass of
+-- nothing is deleted; an item that is left with transitions alone keeps a popularity of -infinity.
 create or replace function rec_internal.merge_changes(
     p_from text[], p_to text[], p_latest double precision[], p_change double precision[])
 returns void language sql volatile
@@ -134,7 +135,7 @@ as $$
     where c.from_item is null
     on conflict (item_id) do update set log_mass = excluded.log_mass;
 
-    -- Pairs are found by their key, one by one: the planner would rather read them all.
+    -- Pairs are found by their key, one by one; otherwise the planner would read all of them.
     insert into rec_internal.item_transitions as t (from_item, to_item, log_mass)
     select c.from_item, c.to_item, rec_internal.add_mass(null, c.change, c.latest)
     from unnest(p_from, p_to, p_latest, p_change) as c (from_item, to_item, latest, change)

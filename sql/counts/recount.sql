@@ -1,8 +1,8 @@
 -- Counts of one user, or of all users, computed again from the log.
 
--- What folded events give to popularity (amount) and to transitions, 1 / distance from each of
--- from_items, of which the last is the nearest: those of a user, or of all; p_without leaves out
--- one of them, as if it had never been.
+-- What each folded event in which an item was chosen gives to popularity (amount) and to transitions: 1 /
+-- distance from each of from_items, of which the last is the nearest. The events are those of one user, or of
+-- all users if p_user_id is NULL; p_without leaves out one event, as if it had never happened.
 create or replace function rec_internal.steps_of(p_user_id text, p_without bigint default null)
 returns table (
     user_id text, to_item text, amount double precision, from_items text[], at timestamptz)
@@ -19,8 +19,9 @@ as $$
         and (p_without is null or e.event_id <> p_without);
 $$;
 
--- Make popularity and transitions anew from the event log, for example after weights of event kinds
--- or half-lives were changed.
+-- Compute popularity and transitions again from the event log, and return the number of counts. Call this
+-- after the weight of an event kind, the half-life of popularity or transitions, or transition_window has
+-- changed.
 create or replace function rec.rebuild_collaborative()
 returns integer language plpgsql volatile
 set search_path from current
@@ -29,7 +30,7 @@ begin
     perform pg_advisory_xact_lock(rec_internal.counts_lock());
     delete from rec_internal.popularity;
     delete from rec_internal.item_transitions;
-    -- In one statement: what is folded meanwhile is either counted here or waits as a delta.
+    -- One statement, so that an event that is folded meanwhile is either counted here or waits as a delta.
     with waiting as (
         delete from rec_internal.item_deltas
     )
