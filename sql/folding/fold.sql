@@ -1,8 +1,9 @@
 -- Folding: committed events become part of the stored interests, each exactly once.
 
--- Fold the oldest queued events, of a long queue the oldest of a part, about p_limit of them, user
--- by user, and return how many. Anyone with the right to write may call it: a worker, pg_cron, an
--- analyst in psql.
+-- Fold about p_limit of the oldest queued events into the stored interests, user by user, and return how many
+-- were folded; 0 if none is due. Only the head of a long queue is read, and a call folds the events of 500
+-- users at most. Users whom another session folds are left to it. Any role with the rights of a worker may
+-- call this: a worker, pg_cron, a person in psql.
 create or replace function rec.apply_pending(p_limit integer default 1000)
 returns integer language plpgsql volatile
 set search_path from current
@@ -15,9 +16,9 @@ declare
     v_part bigint;
     v_found bigint := 0;
 begin
-    -- Users are locked as they are chosen: sessions that fold at once share them, and leave no rest of one.
-    -- Of a long queue a part is read, or each call would read all that is left of an import; the whole of
-    -- it if other sessions work on all users of that part.
+    -- Lock each user when choosing them, so that concurrent sessions split the users and each user is folded
+    -- completely. Read only the head of a long queue, or every call during an import would scan the whole
+    -- backlog; scan all of it only if other sessions hold every user in the head.
     foreach v_part in array array[rec_internal.part_of_queue(p_limit), 9223372036854775807] loop
         for v_user, v_waiting, v_found in
             select f.user_id, case when f.found < v_part then f.waiting else (
@@ -43,8 +44,8 @@ begin
     return case when v_chosen = '{}' then 0 else rec.apply_users(v_chosen) end;
 end $$;
 
--- Fold the queued events of these users into their stored interests and return how many. Users on
--- whom another session works are left to it; none are folded while a calibration moves the vectors.
+-- Fold the queued events of these users into their stored interests, and return how many were folded. Users
+-- on whom another session works are left to it, and nobody is folded while a calibration moves the vectors.
 -- Each user takes an advisory lock: name hundreds at a time, not tens of thousands.
 create or replace function rec.apply_users(p_users text[])
 returns integer language plpgsql volatile
@@ -61,7 +62,7 @@ begin
         return 0;
     end if;
     v_texts := pg_try_advisory_xact_lock_shared(rec_internal.texts_lock());
-    -- Claim. A user on whom another session works is left to it; this never waits.
+    -- Claim users and events without ever waiting for another session.
     select array_agg(distinct u.user_id) into v_users from unnest(p_users) as u (user_id)
     where pg_try_advisory_xact_lock(rec_internal.user_lock(u.user_id));
     select array_agg(c.user_id), array_agg(c.event_id), array_agg(c.occurred_at)
@@ -74,8 +75,8 @@ begin
     return rec_internal.fold_claimed(v_users, v_events, v_times);
 end $$;
 
--- Fold one queued event. A worker does so with the events of a user whom the server refuses, to
--- find the one that is to blame.
+-- Fold one queued event, and return whether it was folded. A worker calls this for each event of a user if
+-- folding them together fails, to find the event that is to blame.
 create or replace function rec_internal.apply_event(p_user_id text, p_event_id bigint)
 returns boolean language plpgsql volatile
 set search_path from current
@@ -94,8 +95,9 @@ begin
         and rec_internal.fold_claimed(array[p_user_id], array[p_event_id], array[v_time]) > 0;
 end $$;
 
--- Second half of rec.apply_users(): fold events whose rows in the queue, and whose users, this
--- transaction holds.
+-- Fold claimed events, and return how many were folded. This is the second half of rec.apply_users(): the
+-- transaction holds the rows of the events in the queue, and the locks of their users. An event that cannot
+-- be folded is postponed or parked.
 create or replace function rec_internal.fold_claimed(
     p_users text[], p_events bigint[], p_times timestamptz[])
 returns integer language plpgsql volatile
@@ -133,7 +135,8 @@ begin
     return v_folded;
 end $$;
 
--- Drop the raw texts of events that are encoded; the vectors stay under the hashes of the texts.
+-- Set the raw texts of these events, which are encoded, to NULL, and return how many events had one. The
+-- vectors stay under the hashes of the texts.
 create or replace function rec_internal.drop_raw_texts_of(
     p_users text[], p_events bigint[], p_times timestamptz[])
 returns integer language plpgsql volatile

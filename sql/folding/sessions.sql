@@ -1,7 +1,7 @@
 -- What the server still holds for a worker whose connection broke.
 
--- Whether another session of the same role works. If it does not, and its client awaits an answer,
--- the line between them is dead.
+-- Whether session p_pid is running a statement, or changed its state less than p_seconds ago. If neither is
+-- true and the client still waits for an answer, the connection between them is dead.
 create or replace function rec_internal.is_at_work(p_pid integer, p_seconds double precision)
 returns boolean language sql volatile
 set search_path from current
@@ -13,8 +13,9 @@ as $$
                 or extract(epoch from clock_timestamp() - a.state_change) < p_seconds));
 $$;
 
--- End what is left of a worker whose line broke, with its claims and locks, and wait until it is
--- gone: the server may not have noticed yet.
+-- End those of these sessions that belong to workers of the current role, wait up to 5 seconds for each to be
+-- gone, and return their number. A worker whose connection broke calls this, because the server may not have
+-- noticed yet and still hold its claims and locks.
 create or replace function rec_internal.end_sessions(p_pids integer[])
 returns integer language sql volatile
 set search_path from current

@@ -12,9 +12,11 @@ as $$
         or exists (select from rec.items i where i.stale);
 $$;
 
--- Try to become the one whom writers notify: all of them by rec_internal.sleep_lock(), those of texts by
--- rec_internal.rest_lock(). busy: a writer is in the middle of a transaction and would not notify. For its
--- end p_patience seconds are waited, a minute at most; who begins meanwhile notifies.
+-- Try to take a lock that makes writers send a NOTIFY: rec_internal.sleep_lock() for all writers of events,
+-- or rec_internal.rest_lock() for writers of texts. The result is `asleep` if this session now holds the
+-- lock, `guarded` if another session holds it, and `busy` if a writer is in the middle of a transaction and
+-- would not notify. For the end of such transactions this waits p_patience seconds, at most a minute; writers
+-- that begin meanwhile notify.
 create or replace function rec_internal.try_sleep(p_lock bigint, p_patience double precision default 0)
 returns text language plpgsql volatile strict
 set search_path from current
@@ -41,13 +43,13 @@ exception when lock_not_available then
     return 'busy';
 end $$;
 
--- Give up the lock of rec_internal.try_sleep().
+-- Release the lock that rec_internal.try_sleep() took; false if this session did not hold it.
 create or replace function rec_internal.stop_sleeping(p_lock bigint)
 returns boolean language sql volatile
 set search_path from current
 as $$ select pg_advisory_unlock(p_lock); $$;
 
--- Seconds until the next postponed event is due, at most p_longest.
+-- Seconds until the next postponed event is due, from 0.01 to p_longest; p_longest if there is none.
 create or replace function rec_internal.seconds_to_retry(p_longest double precision)
 returns double precision language sql stable
 set search_path from current
@@ -58,7 +60,8 @@ as $$
     from rec_internal.pending p where p.retry_at > now() and p.retry_at < 'infinity';
 $$;
 
--- Wake sleeping workers. Useful after changes to rec.items, which are otherwise found by polling.
+-- Wake sleeping workers, so that they check for work at once. This is useful after changes to rec.items,
+-- which workers otherwise find only by polling.
 create or replace function rec.wake()
 returns void language sql volatile
 set search_path from current

@@ -1,13 +1,13 @@
 -- Queued events that cannot be folded now. log/queue.sql has the map of their states.
 
--- How many queued events rec.apply_pending() and rec_internal.oldest_pending() look at, in the order in
--- which they lie.
+-- The number of queued events that rec.apply_pending() and rec_internal.oldest_pending() read, in the order
+-- in which they are stored, to find the oldest p_limit of them.
 create or replace function rec_internal.part_of_queue(p_limit integer)
 returns bigint language sql immutable parallel safe
 return greatest(20::bigint * p_limit, 10000);
 
--- An event that was deleted leaves the queue. One that lacks a vector waits, and one that never can
--- have one is parked.
+-- Sort out claimed events that were not folded: a deleted event leaves the queue, an event that lacks a
+-- vector waits for it, and an event that can never have one is parked.
 create or replace function rec_internal.requeue(
     p_users text[], p_events bigint[], p_times timestamptz[], p_folded bigint[])
 returns void language plpgsql volatile
@@ -31,9 +31,10 @@ begin
     where (c.event_id = any(p_folded)) is not true;
 end $$;
 
--- Put off the events that wait for a vector until rec_internal.retry_waiting(), at most a minute (a text, which
--- another worker may have begun and not finished, for seconds), and park those that name an unknown
--- item or kind, with the reason.
+-- Postpone those of these events that wait for a vector, park those that can never have one or whose kind is
+-- unknown, with the reason, and return how many were postponed or parked. An event with a text is due again
+-- after 5 seconds, because another worker may have begun to encode the text without finishing, and any other
+-- event after a minute; rec_internal.retry_waiting() makes them due earlier.
 create or replace function rec_internal.postpone(p_users text[], p_events bigint[], p_times timestamptz[])
 returns integer language plpgsql volatile
 set search_path from current
@@ -66,7 +67,8 @@ begin
     return v_postponed;
 end $$;
 
--- Try the postponed events again at once; a worker calls it when nothing is left to encode.
+-- Make the events that wait for a vector due at once, and return how many. A worker calls this when nothing
+-- is left to encode.
 create or replace function rec_internal.retry_waiting()
 returns integer language plpgsql volatile
 set search_path from current
@@ -85,8 +87,9 @@ begin
     return v_retried;
 end $$;
 
--- Put parked events back whose item has come. rec_internal.store_items() does so for those that it sees; an
--- event may be parked in the same instant by a session that has not committed yet.
+-- Put parked events back into the queue if their unknown item has been added since, and return how many.
+-- rec_internal.store_items() does the same for the parked events that it sees; this finds an event that
+-- another session was parking at that moment, and had not committed yet.
 create or replace function rec_internal.retry_known()
 returns integer language plpgsql volatile
 set search_path from current
@@ -107,7 +110,8 @@ begin
     return v_retried;
 end $$;
 
--- Put parked events back into the queue: all, those of some users, or those on some items.
+-- Put parked events back into the queue, and return how many: all of them, or only those of p_users, on
+-- p_items, or both.
 create or replace function rec.retry(p_users text[] default null, p_items text[] default null)
 returns integer language plpgsql volatile
 set search_path from current
@@ -134,8 +138,8 @@ begin
     return v_retried;
 end $$;
 
--- Count a failure for these events: they are tried again after a growing pause, and parked with the
--- error after settings.max_attempts.
+-- Record a failure for these events, and return how many. They are tried again after a pause that doubles
+-- with each failure; after settings.max_attempts failures they are parked with the error.
 create or replace function rec_internal.park(p_users text[], p_events bigint[], p_error text)
 returns integer language plpgsql volatile
 set search_path from current
@@ -143,7 +147,7 @@ as $$
 declare
     v_parked integer;
 begin
-    -- A row that another session holds is left to it, so that nobody waits with locks in hand.
+    -- Rows that another session has locked are left to it, so that nobody waits while holding locks.
     with failed as (
         select p.user_id, p.event_id from rec_internal.pending p
         join unnest(p_users, p_events) as c (user_id, event_id) using (user_id, event_id)
@@ -161,7 +165,8 @@ begin
     return v_parked;
 end $$;
 
--- The queued events that are due, oldest first; used to find the one that cannot be folded.
+-- The oldest p_limit queued events that are due, in the part of the queue that is read. A worker uses them to
+-- find the event that cannot be folded.
 create or replace function rec_internal.oldest_pending(p_limit integer)
 returns table (user_id text, event_id bigint)
 language sql stable
