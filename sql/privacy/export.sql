@@ -1,7 +1,7 @@
 -- Everything that is stored about a user, in one document.
 
--- A vector in words: the five items closest to it, and the ten most frequent tags of the closest
--- twenty.
+-- A vector in words, as a JSON object: `items`, the five items closest to it, and `words`, the ten most
+-- frequent tags of the closest twenty.
 create or replace function rec_internal.in_words(p_vector vector)
 returns jsonb language sql stable
 set search_path from current
@@ -24,7 +24,7 @@ as $$
             ) w), '[]'));
 $$;
 
--- The part "events" of rec.export_user().
+-- The events of a user as a JSON array, oldest first: the part `events` of rec.export_user().
 create or replace function rec_internal.export_events(p_user_id text)
 returns jsonb language sql stable
 set search_path from current
@@ -43,7 +43,7 @@ as $$
     where e.user_id = p_user_id;
 $$;
 
--- The part "interests" of rec.export_user().
+-- The interests of a user as a JSON array, shortest horizon first: the part `interests` of rec.export_user().
 create or replace function rec_internal.export_interests(p_user_id text)
 returns jsonb language sql stable
 set search_path from current
@@ -67,17 +67,17 @@ as $$
     left join rec_internal.interest_bases b on b.user_id = p_user_id and b.horizon = k.horizon;
 $$;
 
--- All that is kept of a user, as a JSON object of this form, which changes only together with
--- "format". format: "pgrec export 1". user_id; exported_at: a time; paused_at: since when his
--- events are kept out, or null. events, oldest first: event_id, occurred_at, received_at, kind,
--- item_id, title, text, text_hash, value, dedupe_key, and queue: null once folded, else
--- enqueued_at, attempts, retry_at (infinity: parked), has_text, error. texts: text_hash and vector
--- of each text. interests, stored and pending together: horizon, weight in the mix, mass, as_of,
--- vector, items and words; stored and base: mass, as_of and vector as they are in the tables, or
--- null. topics: topic, share, items, words. dislikes: strength, items, words. seen_items: ids.
--- waiting_counts, for popularity (from_item null) and transitions: delta_id, from_item, to_item,
--- amount, at; once merged, counts name nobody. items are those closest to a vector (item_id, title,
--- similarity), words their most frequent tags.
+-- Everything that is stored about a user, as a JSON object. Its form changes only together with format.
+-- format: "pgrec export 1". user_id; exported_at: a time; paused_at: the time since which events of the user
+-- are not stored, or null. events, oldest first: event_id, occurred_at, received_at, kind, item_id, title,
+-- text, text_hash, value, dedupe_key, and queue: null once the event is folded, else enqueued_at, attempts,
+-- retry_at (infinity: parked), has_text, error. texts: text_hash and vector of each text. interests, from
+-- stored and pending events together: horizon, weight in the mix, mass, as_of, vector, items and words;
+-- stored and base: mass, as_of and vector as they are in the tables, or null. topics: topic, share, items,
+-- words. dislikes: strength, items, words. seen_items: ids of items. waiting_counts, which are not merged yet
+-- into popularity (from_item is null) and transitions: delta_id, from_item, to_item, amount, at; merged
+-- counts name no user. items are those closest to a vector (item_id, title, similarity), and words the most
+-- frequent tags of such items.
 create or replace function rec.export_user(p_user_id text)
 returns jsonb language sql stable
 set search_path from current

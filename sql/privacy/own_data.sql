@@ -11,7 +11,8 @@ as $$
     select pg_has_role(c.relowner, 'usage') from pg_class c where c.oid = 'rec.events'::regclass;
 $$;
 
--- Users of whom the current role can see anything that is kept. To delete one is to forget him.
+-- Users of whom the current role can see any stored data. Deleting a row erases the user, as rec.forget_user
+-- does.
 create or replace view rec_internal.visible_users with (security_invoker = true) as
 select e.user_id from rec.events e
 union
@@ -21,11 +22,11 @@ select b.user_id from rec_internal.interest_bases b
 union
 select p.user_id from rec_internal.paused_users p;
 
--- Events that the current role can see. To delete one is to undo it.
+-- Events that the current role can see. Deleting a row takes the event back, as rec.undo_event does.
 create or replace view rec_internal.visible_events with (security_invoker = true) as
 select e.user_id, e.event_id from rec.events e;
 
--- Trigger of rec_internal.visible_users: rec.forget_user by the owner.
+-- Trigger of rec_internal.visible_users: call rec.forget_user with the rights of the owner.
 create or replace function rec_internal.forget_visible()
 returns trigger language plpgsql security definer
 set search_path = rec, pg_temp
@@ -35,7 +36,7 @@ begin
     return old;
 end $$;
 
--- Trigger of rec_internal.visible_events: rec.undo_event by the owner.
+-- Trigger of rec_internal.visible_events: call rec.undo_event with the rights of the owner.
 create or replace function rec_internal.undo_visible()
 returns trigger language plpgsql security definer
 set search_path = rec, pg_temp
@@ -51,7 +52,8 @@ for each row execute function rec_internal.forget_visible();
 create or replace trigger undo instead of delete on rec_internal.visible_events
 for each row execute function rec_internal.undo_visible();
 
--- rec.forget_user for a role that does not own the data: of users whom it can see.
+-- rec.forget_user for a role that does not own the data: erase a user and return the number of erased events,
+-- or return 0 if the role can see nothing of the user.
 create or replace function rec_internal.forget_if_visible(p_user_id text)
 returns integer language plpgsql volatile
 set search_path = rec, pg_temp
@@ -62,7 +64,8 @@ begin
     return current_setting('rec_internal.erased')::integer;
 end $$;
 
--- rec.undo_event for a role that does not own the data: of events that it can see.
+-- rec.undo_event for a role that does not own the data: take an event back and return true, or return false
+-- if the role cannot see it.
 create or replace function rec_internal.undo_if_visible(p_user_id text, p_event_id bigint)
 returns boolean language plpgsql volatile
 set search_path = rec, pg_temp

@@ -1,9 +1,10 @@
--- Counts that are published with noise, and the budget that they cost. The noise comes from OpenDP, by
--- `pgrec release`.
+-- Counts that are published with noise, and the privacy budget that they cost. `pgrec release` adds the noise
+-- with OpenDP.
 
--- Numbers of users with an event from p_since up to p_until, by kind, domain or item. Every key
--- that settings or catalogue know has a row, and each user counts under p_keys_per_user keys at
--- most, which a hash picks: without him the numbers differ by that much in total.
+-- Numbers of users with an event from p_since up to p_until, by `kind`, `domain` or `item`, before noise is
+-- added. Every key in rec.event_kinds or in the catalogue has a row, also with 0 users. Each user counts
+-- under at most p_keys_per_user keys, chosen by a hash, so that without one user the numbers differ by at
+-- most that much in total.
 create or replace function rec_internal.bounded_counts(
     p_by text, p_since timestamptz, p_until timestamptz, p_keys_per_user integer)
 returns table (key text, users bigint)
@@ -30,8 +31,8 @@ as $$
     group by k.key order by k.key;
 $$;
 
--- The recorded answer to a question. Until the end of the transaction nobody else releases
--- anything.
+-- The answer that was released to this question before; NULL if there is none. Until the end of the
+-- transaction no other session can release anything.
 create or replace function rec_internal.released(p_question jsonb)
 returns jsonb language plpgsql volatile
 set search_path from current
@@ -41,8 +42,9 @@ begin
     return (select r.answer from rec.releases r where r.question = p_question);
 end $$;
 
--- Keep an answer with noise and what it cost, unless all releases together cost more than
--- settings.privacy_budget then.
+-- Store a released answer with its cost epsilon, and return the id of the release. It is an error if all
+-- releases together would then cost more than settings.privacy_budget, or if the question has more than 2,000
+-- bytes.
 create or replace function rec_internal.record_release(
     p_question jsonb, p_epsilon double precision, p_answer jsonb)
 returns bigint language plpgsql volatile

@@ -1,11 +1,12 @@
 -- What is not kept for ever: raw texts and events. Each call takes one short step.
 
--- Take one step towards what the settings say, and tell which; call it until it gives NULL.
--- events_kept: events of months that are wholly older are dropped with their partition. Their share
--- of the interests is kept, unless keep_interests is off; popularity and transitions are counted
--- anew from the log that is left. keep_text off: raw texts are dropped once they are encoded. A
--- step that would have to wait for locks fails and changes nothing. It runs with the rights of the
--- owner; a worker calls it once a day.
+-- Drop one part of what settings.events_kept and settings.keep_text do not let stay, and return what was
+-- dropped; NULL if nothing is left to drop, or if another session does this or moves the vectors. Call it
+-- until it returns NULL; a worker does so once a day. With events_kept, months of events that are wholly
+-- older are dropped with their partition; interests keep their share of them unless keep_interests is off,
+-- and popularity and transitions are counted again from the rest of the log. With keep_text off, raw texts
+-- are dropped once they are encoded. A step that would have to wait for locks raises an error and changes
+-- nothing. The function runs with the rights of the owner.
 create or replace function rec.apply_retention()
 returns text language plpgsql volatile security definer
 set search_path = rec, pg_temp
@@ -21,7 +22,7 @@ begin
         rec_internal.drop_bases(), rec_internal.drop_orphans(), rec_internal.drop_raw_texts());
 end $$;
 
--- The partitions of rec.events but the default one, and their bounds.
+-- The monthly partitions of rec.events with their bounds, oldest first, without the default partition.
 create or replace function rec_internal.months()
 returns table (partition regclass, first_at timestamptz, end_at timestamptz)
 language sql stable
@@ -39,8 +40,9 @@ as $$
     order by 2;
 $$;
 
--- Drop the oldest partition that settings.events_kept does not let stay. The lock on the whole log
--- that this takes is asked for at the end, for a tenth of a second, again and again.
+-- Drop the oldest partition that is wholly older than settings.events_kept, and return its name; NULL if none
+-- is old enough. This needs a lock on the whole log. It asks for the lock at the end, for a tenth of a second
+-- at a time, and raises an error after 3 seconds.
 create or replace function rec_internal.drop_partition()
 returns text language plpgsql volatile
 set search_path from current
@@ -56,7 +58,7 @@ begin
     if v_month.partition is null then
         return null;
     end if;
-    -- Nobody writes into an old month but a late loader; readers go on.
+    -- This lets readers go on; only a late import still writes into an old month.
     execute format('lock table %s in share row exclusive mode', v_month.partition);
     perform rec_internal.move_to_bases(v_month.first_at, v_month.end_at);
     v_end := clock_timestamp() + interval '3 seconds';
@@ -76,8 +78,8 @@ begin
     return v_month.name;
 end $$;
 
--- Delete events before the first partition that settings.events_kept does not let stay, of 200
--- users.
+-- Delete events that lie before the first partition and are older than settings.events_kept, those of 200
+-- users at most, and return 'strays'; NULL if there are none.
 create or replace function rec_internal.drop_strays()
 returns text language plpgsql volatile
 set search_path from current
@@ -105,8 +107,9 @@ begin
     return 'strays';
 end $$;
 
--- Before events of a time are dropped: fold what can be, give up what still waits, and add their
--- shares to rec_internal.interest_bases. What is stored as interests stays equal to base and log together.
+-- Prepare to drop the events from p_from up to p_before: fold what can be folded, add the folded events to
+-- rec_internal.interest_bases, and remove the other ones from the queue. Stored interests stay equal to base
+-- and log together. It is an error if another session is folding these events.
 create or replace function rec_internal.move_to_bases(
     p_from timestamptz, p_before timestamptz, p_users text[] default null)
 returns void language plpgsql volatile
@@ -122,7 +125,7 @@ begin
     if exists (
         select from unnest(v_waiting) as w (user_id)
         where not pg_try_advisory_xact_lock(rec_internal.user_lock(w.user_id))) then
-        raise exception 'events that are to be dropped are being folded'
+        raise exception 'another session is folding events that are to be dropped'
             using errcode = 'lock_not_available';
     end if;
     perform rec.apply_users(v_waiting);
@@ -158,8 +161,8 @@ begin
     where p.user_id = any(v_waiting) and p.occurred_at >= p_from and p.occurred_at < p_before;
 end $$;
 
--- Count popularity and transitions anew if events were dropped, so that they tell of the log alone
--- and an erasure can take back all that a user gave.
+-- Count popularity and transitions again if events were dropped, and return 'counts'; NULL if none were. The
+-- counts then contain the events of the log alone, so that an erasure can take back all that a user added.
 create or replace function rec_internal.recount()
 returns text language plpgsql volatile
 set search_path from current
@@ -172,7 +175,8 @@ begin
     return 'counts';
 end $$;
 
--- Where settings.keep_interests is off: make the interests of 200 users anew, from the log alone.
+-- If settings.keep_interests is off, compute the interests of up to 200 users again without their dropped
+-- events, and return 'interests'; NULL if there is nothing to do.
 create or replace function rec_internal.drop_bases()
 returns text language plpgsql volatile
 set search_path from current
@@ -195,7 +199,8 @@ begin
     return 'interests';
 end $$;
 
--- Drop vectors of texts that went with dropped events.
+-- If settings.events_kept is set, drop up to 5,000 vectors of texts that no event holds any more, and return
+-- 'vectors'; NULL if there are none.
 create or replace function rec_internal.drop_orphans()
 returns text language plpgsql volatile
 set search_path from current
@@ -215,8 +220,8 @@ begin
     return 'vectors';
 end $$;
 
--- Where settings.keep_text is off: drop the raw texts of up to 10,000 events that were folded
--- before.
+-- If settings.keep_text is off, drop the raw texts of up to 10,000 folded events, and return 'texts'; NULL if
+-- there are none.
 create or replace function rec_internal.drop_raw_texts()
 returns text language plpgsql volatile
 set search_path from current
@@ -240,7 +245,7 @@ begin
                 where p.user_id = e.user_id and p.event_id = e.event_id)
         limit 10000
     ) o;
-    -- For the texts that were dropped as their events were folded, once a day.
+    -- Folding drops texts, too; once a day an erasure makes a vacuum clear them.
     insert into rec_internal.erasures (cleared_at)
     select null where v_dropped > 0 or not exists (
         select from rec_internal.erasures e where e.erased_at > now() - interval '20 hours');

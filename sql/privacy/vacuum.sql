@@ -1,7 +1,8 @@
 -- The vacuum without which deleted rows could still be read from files, indexes and statistics.
 
--- Every table with a column user_id, the vectors of texts, and the counts. A role may vacuum what
--- it owns, and from PostgreSQL 17 on what it has MAINTAIN on.
+-- The tables that hold data of users, and whether the current role may vacuum each: every table with a column
+-- user_id, the vectors of texts, and the counts. A role may vacuum the tables that it owns and, from
+-- PostgreSQL 17 on, those on which it has MAINTAIN.
 create or replace function rec_internal.personal_tables()
 returns table (name text, may_vacuum boolean)
 language sql stable
@@ -24,9 +25,9 @@ as $$
     order by c.relname;
 $$;
 
--- Age of the oldest transaction or snapshot that is open: of a session, a replica or a prepared
--- transaction. A vacuum clears what was deleted by older transactions. A session that the role may
--- not look into, for want of pg_read_all_stats, might hold anything.
+-- Age, in transactions, of the oldest transaction or snapshot that is still open in a session, on a replica,
+-- or as a prepared transaction. A vacuum clears what older transactions deleted. A session that the role may
+-- not inspect without pg_read_all_stats might hold anything, and counts as older than all.
 create or replace function rec_internal.held_age()
 returns integer language sql volatile
 set search_path from current
@@ -45,7 +46,7 @@ as $$
     ) h;
 $$;
 
--- Whether erasures left rows that a vacuum can clear: nobody can still read them.
+-- Whether erasures left rows that a vacuum can clear, because no open transaction can still read them.
 create or replace function rec_internal.vacuum_due()
 returns boolean language sql volatile
 set search_path from current
@@ -55,10 +56,12 @@ as $$
         where e.cleared_at is null and age(e.xmin) > (select rec_internal.held_age()));
 $$;
 
--- Statements for a session of its own, in autocommit, one after the other; then call
--- rec_internal.end_vacuum(erasures). Without index_cleanup a vacuum may leave index entries of few deleted
--- rows. p_full rewrites the tables, which locks them, and leaves no old bytes in the files either.
--- No rows: nothing is to be cleared, or something open still holds it.
+-- The statements that clear the rows that erasures left, in order, and the ids of these erasures; no rows if
+-- there is nothing to clear, or if an open transaction may still read it. Run them one by one in autocommit
+-- on a connection of their own, then call rec_internal.end_vacuum(erasures). They set index_cleanup, because
+-- a vacuum may otherwise leave index entries of a few deleted rows. p_full rewrites the tables, which locks
+-- them, so that the files hold no old bytes either. It is an error if the role may not vacuum one of the
+-- tables.
 create or replace function rec_internal.begin_vacuum(p_full boolean default false)
 returns table (statement text, erasures bigint[])
 language plpgsql volatile
@@ -74,7 +77,7 @@ begin
         select from rec_internal.personal_tables() t where not t.may_vacuum) then
         raise exception 'role % may not vacuum the tables of users', current_user
             using errcode = 'insufficient_privilege',
-            hint = 'Their owner may, and from PostgreSQL 17 on whoever has MAINTAIN on all of them.';
+            hint = 'Their owner may, and from PostgreSQL 17 on any role with MAINTAIN on all of them.';
     end if;
     if v_erasures is null then
         return;
@@ -93,9 +96,9 @@ begin
     order by s.place, s.statement;
 end $$;
 
--- ANALYZE leaves the statistics of a table that became empty as they were, with the values of its
--- last rows in them. From PostgreSQL 18 on they can be dropped; before, they stay until there are
--- rows again.
+-- Drop the statistics of empty tables that hold data of users, and return the number of columns. ANALYZE does
+-- not replace the statistics of a table that became empty, which contain values of its last rows. Before
+-- PostgreSQL 18 they cannot be dropped and stay until the table has rows again; the result is 0.
 create or replace function rec_internal.forget_statistics()
 returns integer language plpgsql volatile security definer
 set search_path = rec, pg_temp
@@ -128,7 +131,8 @@ begin
     return v_dropped;
 end $$;
 
--- Note that the statements of rec_internal.begin_vacuum() were run for these erasures.
+-- Record that the statements of rec_internal.begin_vacuum() were run for these erasures, and return how many
+-- are cleared by that.
 create or replace function rec_internal.end_vacuum(p_erasures bigint[])
 returns integer language plpgsql volatile
 set search_path from current
@@ -142,9 +146,10 @@ begin
     return v_cleared;
 end $$;
 
--- held: a transaction from before the end of the erasure is open, here or on a replica, and may
--- still read the rows; to vacuum: the next vacuum of a worker or of `pgrec vacuum` clears them;
--- cleared: tables, indexes and statistics hold nothing of them any more.
+-- Each erasure, and whether its deleted rows can still be read. The state is `held` while a transaction from
+-- before the end of the erasure is open, here or on a replica, and may still read the rows; `to vacuum` when
+-- the next vacuum by a worker or by `pgrec vacuum` can clear them; `cleared` when tables, indexes and
+-- statistics hold nothing of them any more.
 create or replace view rec.erasure_status with (security_invoker = true) as
 select e.erasure_id, e.erased_at, e.cleared_at,
     case when e.cleared_at is not null then 'cleared'
