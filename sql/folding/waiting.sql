@@ -111,7 +111,7 @@ begin
 end $$;
 
 -- Put parked events back into the queue, and return how many: all of them, or only those of p_users, on
--- p_items, or both.
+-- p_items, or of p_users on p_items.
 create or replace function rec.retry(p_users text[] default null, p_items text[] default null)
 returns integer language plpgsql volatile
 set search_path from current
@@ -165,8 +165,8 @@ begin
     return v_parked;
 end $$;
 
--- The oldest p_limit queued events that are due, in the part of the queue that is read. A worker uses them to
--- find the event that cannot be folded.
+-- The oldest p_limit due events at the head of the queue. A worker uses them to find the event that cannot be
+-- folded.
 create or replace function rec_internal.oldest_pending(p_limit integer)
 returns table (user_id text, event_id bigint)
 language sql stable
