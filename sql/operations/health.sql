@@ -1,7 +1,8 @@
 -- What `pgrec doctor` finds inside the database. A finding is green, yellow (check it) or red (something
 -- does not work as promised) and says what to do. Everything is read with the rights of the caller.
 
--- A finding: red if p_red, else yellow if p_yellow, else green.
+-- A finding as a row: its level is red if p_red, else yellow if p_yellow, else green; the advice of a green
+-- one is NULL.
 create or replace function rec_internal.finding(
     p_what text, p_red boolean, p_yellow boolean, p_found text, p_advice text)
 returns table (what text, level text, found text, advice text)
@@ -13,7 +14,7 @@ as $$
         case when p_red or p_yellow then p_advice end;
 $$;
 
--- Findings on the server: versions, autovacuum.
+-- Findings on the server: versions of PostgreSQL and pgvector, and autovacuum.
 create or replace function rec_internal.health_server()
 returns table (what text, level text, found text, advice text)
 language sql stable
@@ -24,7 +25,7 @@ as $$
     cross join lateral rec_internal.finding('server', v.major < 15, v.major < 18,
         'PostgreSQL ' || current_setting('server_version'),
         case when v.major < 15 then 'Upgrade the server: PostgreSQL 15 is the oldest that can work.'
-            else 'It may work; PostgreSQL 18 is what pgrec is tested on.' end) f
+            else 'It may work, but pgrec is tested on PostgreSQL 18.' end) f
     union all
     select f.* from (
         select (regexp_match(e.extversion, '^\d+\.\d+\.\d+'))[1] as version,
@@ -38,10 +39,10 @@ as $$
     select f.* from rec_internal.finding('autovacuum',
         current_setting('autovacuum') = 'off' or current_setting('track_counts') = 'off', false,
         current_setting('autovacuum'),
-        'Switch autovacuum and track_counts on: rec_internal.pending is emptied all the time.') f;
+        'Switch autovacuum and track_counts on: rows leave rec_internal.pending all the time.') f;
 $$;
 
--- Findings on tables that change much: dead rows.
+-- Findings on tables that change much: dead rows, and whether autovacuum is off.
 create or replace function rec_internal.health_tables()
 returns table (what text, level text, found text, advice text)
 language sql stable
@@ -53,12 +54,12 @@ as $$
         'autovacuum_enabled=false' = any(c.reloptions),
         coalesce(t.n_dead_tup > 50000 and t.n_dead_tup > 2 * t.n_live_tup, false),
         format('%s dead, %s live', coalesce(t.n_dead_tup, 0), coalesce(t.n_live_tup, 0)),
-        format('vacuum %s; and see why autovacuum does not come: a transaction that stays open, or '
-            'autovacuum_enabled = false.', c.oid::regclass)) f
+        format('vacuum %s; then find out why autovacuum does not do so: a transaction stays open, or '
+            'autovacuum_enabled is false.', c.oid::regclass)) f
     where c.oid in ('rec_internal.pending'::regclass, 'rec.user_interests'::regclass);
 $$;
 
--- Findings on what waits and who works on it.
+-- Findings on workers, their lag, parked events, and items that cannot be encoded.
 create or replace function rec_internal.health_queue()
 returns table (what text, level text, found text, advice text)
 language sql stable
@@ -77,17 +78,17 @@ as $$
     union all
     select f.* from queue q cross join lateral rec_internal.finding('lag',
         q.lag_seconds > 600, q.lag_seconds > 60,
-        format('the oldest event waits for %s s', round(q.lag_seconds::numeric)),
-        'See the log of the worker; start another one beside it if it is busy all the time.') f
+        format('the oldest event has waited for %s s', round(q.lag_seconds::numeric)),
+        'Check the log of the worker; if it is busy all the time, start another one.') f
     union all
     select f.* from queue q cross join lateral rec_internal.finding('parked', false, q.parked > 0,
-        format('%s events given up', q.parked),
+        format('%s events cannot be folded', q.parked),
         'select * from rec.parked says why; pgrec retry tries again.') f
     union all
     select f.* from (select count(*) as items from rec.items i where i.encode_error is not null) n
     cross join lateral rec_internal.finding('failed items', false, n.items > 0,
         format('%s items cannot be encoded', n.items),
-        'rec.items says why in encode_error; change them, or pgrec retry.') f;
+        'rec.items says why in encode_error; change the items, or run pgrec retry.') f;
 $$;
 
 -- Findings on the partitions of rec.events.
@@ -115,7 +116,7 @@ as $$
         'select rec.make_partitions(); a worker does so every six hours.') f;
 $$;
 
--- Findings on encoder, dimensions and the HNSW index.
+-- Findings on the encoder, the dimensions of vectors, and the HNSW index.
 create or replace function rec_internal.health_vectors()
 returns table (what text, level text, found text, advice text)
 language sql stable
@@ -147,10 +148,10 @@ as $$
         case when i.indexes = 0 then 'create index item_vectors_hnsw on rec.item_vectors using hnsw '
                 '(embedding halfvec_cosine_ops) with (m = 16, ef_construction = 100);'
             when not i.valid then 'reindex index concurrently rec.item_vectors_hnsw;'
-            else 'It does not fit into shared_buffers: raise them.' end) f;
+            else 'The index does not fit into shared_buffers: increase them.' end) f;
 $$;
 
--- Whether the planner serves the vector search by its index.
+-- Whether the planner uses the HNSW index for the vector search, as a finding.
 create or replace function rec_internal.health_plan()
 returns table (what text, level text, found text, advice text)
 language plpgsql volatile
@@ -173,11 +174,11 @@ begin
     return query select f.* from rec_internal.finding('search plan',
         v_scan is null and v_items >= 2000, v_scan is null,
         coalesce('index scan by ' || v_scan, 'all rows are compared'),
-        'Nothing to do while the catalogue is small; else analyze rec.item_vectors, and see that '
-        'enable_indexscan is on and the index valid.') f;
+        'Nothing to do while the catalogue is small; otherwise analyze rec.item_vectors, and check that '
+        'enable_indexscan is on and the index is valid.') f;
 end $$;
 
--- Findings on settings that cannot be meant.
+-- Findings on horizons, event kinds and rankers that cannot give a useful list.
 create or replace function rec_internal.health_settings()
 returns table (what text, level text, found text, advice text)
 language sql stable
@@ -188,7 +189,7 @@ as $$
             (select count(*) from rec.event_kinds k where k.weight > 0) as kinds) n
     cross join lateral rec_internal.finding('horizons and kinds', n.horizons = 0 or n.kinds = 0, false,
         format('%s horizons, %s kinds of events that speak for an item', n.horizons, n.kinds),
-        'rec.horizons and rec.event_kinds need a row with a positive weight each.') f
+        'rec.horizons and rec.event_kinds each need a row with a positive weight.') f
     union all
     select f.* from rec_internal.finding('default ranker',
         not exists (select from rec.rankers r where r.ranker = 'default'), false,
@@ -205,10 +206,10 @@ as $$
         where w.key like '%\_weight' and w.key not in ('aversion_weight', 'session_weight')
     ) w
     cross join lateral rec_internal.finding('weights of ranker ' || r.ranker, w.greatest <= 0, false,
-        w.told, 'No term speaks for an item: choose weights in rec.rankers, or pgrec tune --undo.') f;
+        w.told, 'No term has a positive weight: choose weights in rec.rankers, or run pgrec tune --undo.') f;
 $$;
 
--- Findings on roles, owner, and row-level policies.
+-- Findings on roles, the owner, the schema of pgvector, and row-level policies.
 create or replace function rec_internal.health_rights()
 returns table (what text, level text, found text, advice text)
 language sql stable
@@ -235,8 +236,8 @@ as $$
     cross join lateral rec_internal.finding('schema of pgvector', a.is_open, false,
         format('%I, in which %s may create', n.nspname, case when a.is_open then 'everybody'
             else 'not everybody' end),
-        format('revoke create on schema %I from public; who may create there can put functions in '
-            'the way of ours.', n.nspname)) f
+        format('revoke create on schema %I from public; a role that may create there can shadow '
+            'functions that pgrec calls.', n.nspname)) f
     where e.extname = 'vector'
     union all
     select f.* from (
@@ -251,13 +252,15 @@ as $$
     cross join lateral rec_internal.finding('policies', p.forced is not null, p.unseen is not null,
         coalesce('forced on the owner: ' || p.forced, 'no policy for rec_worker: ' || p.unseen,
             'none in the way'),
-        case when p.forced is not null then 'The triggers work as the owner: no force row level security.'
-            else 'create policy worker on ... to rec_worker using (true), or a worker with BYPASSRLS.'
+        case when p.forced is not null then 'The triggers run as the owner: set no force row level security.'
+            else 'create policy worker on ... to rec_worker using (true), or give the worker BYPASSRLS.'
         end) f;
 $$;
 
--- How the recommender is doing, in findings: green, yellow (look at it) or red (it does not work as
--- promised), with what to do. pgrec doctor shows them, and what is seen from outside.
+-- Checks of the recommender, one row each: what was checked, its level, what was found, and advice. The level
+-- is green, yellow (check it) or red (it does not work as promised); the advice says what to do, and is NULL
+-- if green. A part that the caller may not read is yellow. `pgrec doctor` shows these findings and adds those
+-- from outside the database.
 create or replace function rec.health()
 returns table (what text, level text, found text, advice text)
 language plpgsql volatile
@@ -272,8 +275,8 @@ begin
         begin
             return query execute format('select * from rec_internal.%I()', 'health_' || v_part);
         exception when insufficient_privilege then
-            return query select f.* from rec_internal.finding(v_part, false, true, 'not looked at: ' || sqlerrm,
-                'Ask as a member of rec_owner.') f;
+            return query select f.* from rec_internal.finding(v_part, false, true, 'not checked: ' || sqlerrm,
+                'Call it as a member of rec_owner.') f;
         end;
     end loop;
 end $$;

@@ -1,7 +1,8 @@
--- Loading a file: its rows are copied into a temporary table of the session, then merged set by set.
+-- Loads a file: its rows are copied into a temporary table of the session, then merged many at a time.
 
--- Make pg_temp.loaded_items, or empty it. Copy rows into it, call rec_internal.settle_items() once, then
--- rec_internal.merge_items() for each range of places. NULL in a column leaves what the item has.
+-- Make the temporary table pg_temp.loaded_items, or empty it. Copy rows into it, call
+-- rec_internal.settle_items() once, then rec_internal.merge_items() for each range of places. NULL in a
+-- column leaves the value that an item has.
 create or replace function rec_internal.stage_items()
 returns void language plpgsql volatile
 set search_path from current
@@ -17,7 +18,7 @@ begin
     end if;
 end $$;
 
--- Keep the last row of each item that was copied.
+-- Keep only the last copied row of each item, and return how many earlier rows were deleted.
 create or replace function rec_internal.settle_items()
 returns bigint language plpgsql volatile
 set search_path from current
@@ -36,8 +37,8 @@ begin
     return v_repeated;
 end $$;
 
--- Insert the new items and update the ones that differ; the others are not touched. One session
--- merges at a time.
+-- Insert and update items from the copied rows at places p_first to p_last, and return how many were
+-- inserted, updated and unchanged. Unchanged items are not written. One session merges at a time.
 create or replace function rec_internal.merge_items(p_first bigint, p_last bigint)
 returns table (inserted bigint, updated bigint, unchanged bigint)
 language plpgsql volatile
@@ -75,7 +76,8 @@ begin
     from loaded l;
 end $$;
 
--- Make pg_temp.loaded_events, or empty it. Copy rows into it, then call rec_internal.merge_events().
+-- Make the temporary table pg_temp.loaded_events, or empty it. Copy rows into it, then call
+-- rec_internal.merge_events().
 create or replace function rec_internal.stage_events()
 returns void language plpgsql volatile
 set search_path from current
@@ -91,8 +93,9 @@ begin
     end if;
 end $$;
 
--- Append what was copied to the event log, in the order of the file, and empty the table. Of events
--- of one user with the same dedupe key the first counts.
+-- Append the copied events to the event log in the order of the file, empty the temporary table, and return
+-- how many events were inserted. If several events of a user have the same dedupe key, the first counts; an
+-- event whose dedupe key is in the log is skipped.
 create or replace function rec_internal.merge_events()
 returns bigint language plpgsql volatile
 set search_path from current
@@ -108,7 +111,7 @@ begin
         select distinct on (d.user_id, d.dedupe_key) d.* from pg_temp.loaded_events d
         order by d.user_id, d.dedupe_key, d.place
     ) l
-    -- The offset keeps this a look into the index for each row, however large the log grows.
+    -- The offset keeps this an index lookup for each row, however large the log grows.
     where not exists (
         select from rec.events e
         where e.user_id = l.user_id and e.dedupe_key = l.dedupe_key offset 0)
@@ -119,7 +122,8 @@ begin
     return v_inserted;
 end $$;
 
--- Make pg_temp.loaded_vectors, or empty it. Copy rows into it, then call rec_internal.merge_vectors().
+-- Make the temporary table pg_temp.loaded_vectors, or empty it. Copy rows into it, then call
+-- rec_internal.merge_vectors().
 create or replace function rec_internal.stage_vectors()
 returns void language plpgsql volatile
 set search_path from current
@@ -134,8 +138,11 @@ begin
     end if;
 end $$;
 
--- Store what was copied as the vectors of the present contents of the items, as if a worker had
--- encoded them, and empty the table. Of rows of one item the last counts.
+-- Store the copied vectors as those of the present contents of their items, as if a worker had encoded them,
+-- and empty the temporary table. Return how many were inserted, updated and unchanged, and how many belong to
+-- no item. If several rows are of one item, the last counts. Parked events on these items go back into the
+-- queue. It is an error if p_fingerprint is not that of the active encoder, or if the vectors are being moved
+-- to another space.
 create or replace function rec_internal.merge_vectors(p_fingerprint text)
 returns table (inserted bigint, updated bigint, unchanged bigint, unknown bigint)
 language plpgsql volatile

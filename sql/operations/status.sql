@@ -1,6 +1,8 @@
 -- How the recommender is doing.
 
--- Counts, queue depth, lag and the active encoder, in one row.
+-- The state of the recommender in one row: numbers of items, events, users, texts, queued and parked events,
+-- unmerged counts and connected workers, the lag in seconds since the oldest queued event came in, and name
+-- and fingerprint of the active encoder, NULL if there is none.
 create or replace view rec.status with (security_invoker = true) as
 select
     (select count(*) from rec.items) as items,
@@ -21,7 +23,8 @@ select
     (select e.name from rec_internal.encoders e where e.active) as encoder,
     (select e.fingerprint from rec_internal.encoders e where e.active) as fingerprint;
 
--- What waits to be folded or encoded, what is parked, and the lag in seconds.
+-- What waits for a worker, in one row that is cheap to read often: numbers of queued and parked events and of
+-- items to encode, and the lag in seconds since the oldest queued event came in.
 create or replace view rec_internal.queue with (security_invoker = true) as
 select
     count(*) filter (where not rec_internal.is_parked(p)) as pending,
@@ -33,7 +36,7 @@ select
         as items_to_encode
 from rec_internal.pending p;
 
--- Events that could not be folded and why; rec.retry() tries them again.
+-- Events that could not be folded and are not tried any more, with the reason; rec.retry() tries them again.
 create or replace view rec.parked with (security_invoker = true) as
 select p.user_id, p.event_id, p.occurred_at, e.kind, e.item_id, p.attempts, p.error
 from rec_internal.pending p

@@ -1,7 +1,8 @@
 -- The HNSW index of the item vectors.
 
--- Drop the index of the vectors while there are none: it is built much faster than it grows. With
--- vectors it stays, since lists need it.
+-- Drop the HNSW index of the item vectors if there are no vectors yet, because an index is built much faster
+-- than it grows, and return whether there is no index now. If there are vectors, the index stays, because
+-- lists need it.
 create or replace function rec_internal.drop_vector_index()
 returns boolean language plpgsql volatile
 set search_path from current
@@ -13,8 +14,9 @@ begin
     return to_regclass('rec.item_vectors_hnsw') is null;
 end $$;
 
--- Make the index of the vectors if it is missing, with so many processes beside this one and so
--- much memory, or what the server is set to. rec_internal.index_progress tells how far it is.
+-- Build the HNSW index of the item vectors, and return true; false if there is one already. p_workers is the
+-- number of processes beside this one, and p_memory an amount such as `2GB`; NULL leaves what the server is
+-- set to. rec_internal.index_progress() tells how far the build is.
 create or replace function rec_internal.make_vector_index(p_workers integer default null, p_memory text default null)
 returns boolean language plpgsql volatile
 set search_path from current
@@ -32,7 +34,8 @@ begin
     return true;
 end $$;
 
--- How far the index is that a session is making; no row if it makes none.
+-- How far the index is that session p_pid is building: blocks of the table that are done, and their total; no
+-- row if it builds none.
 create or replace function rec_internal.index_progress(p_pid integer)
 returns table (done bigint, total bigint)
 language sql stable
