@@ -1,6 +1,6 @@
--- Who may do what. All rights of PUBLIC and of the roles of roles.sql in the two schemas are revoked and granted
--- again, so that this file is what holds; rights of other roles are left alone. A role that does not exist yet
--- gets its rights with the first migration after it was made.
+-- Who may do what. All rights of PUBLIC and of the roles of roles.sql in the two schemas are revoked and
+-- granted again, so that this file alone decides about them; rights of other roles are left alone. A role
+-- that does not exist yet gets its rights by the first migration after it was made.
 
 do $$
 declare
@@ -35,13 +35,13 @@ begin
     for v_change in
         select format('grant %s on %s to %s', g.rights, g.objects, r.role)
         from (values
-            -- Whoever may write an item may compute its hash, a generated column.
+            -- Every role that may write an item has to compute its hash, a generated column.
             ('public', 'execute',
                 'function rec_internal.item_hash, rec_internal.spoken_attributes'),
-            -- Whoever may write an event may see whether each event is examined.
+            -- Every role that may write an event has to read whether each event is examined.
             ('public', 'select', 'sequence rec_internal.admits_all'),
 
-            -- Findings for everyone who gets here: each part shows what its caller may see.
+            -- Every role that may use the schemas may ask for findings; each shows what its caller may see.
             ('rec_app, rec_worker, rec_analyst', 'usage', 'schema rec, rec_internal'),
             ('public', 'execute', 'function rec.health, rec_internal.finding, '
                 'rec_internal.health_server, rec_internal.health_rights, rec_internal.health_settings, '
@@ -49,8 +49,8 @@ begin
                 'rec_internal.health_queue, rec_internal.health_tables'),
 
             -- The application logs events, asks for lists, and serves the data of its users. The reading
-            -- functions run with its rights, so it may read what they read; all that it may write is an
-            -- event, and not all of that: neither the hash nor the time of receipt.
+            -- functions run with its rights, so it may read what they read. It may insert events, though
+            -- neither their hash nor their time of receipt, and pauses.
             ('rec_app', 'select', 'rec.items, rec.item_vectors, rec.event_kinds, rec.horizons, '
                 'rec.rankers, rec.settings, rec_internal.popularity, rec_internal.item_transitions'),
             -- A calibration is fitted on the items of all tenants.
@@ -93,8 +93,8 @@ begin
                 'rec_internal.is_due, rec_internal.is_waiting, rec_internal.is_parked, '
                 'rec_internal.queue_state'),
 
-            -- The worker encodes and folds. It cannot insert, change or delete an event or an item, beyond
-            -- noting which content of an item was encoded, and dropping raw texts.
+            -- The worker encodes and folds. It cannot insert, change or delete an event or an item, except
+            -- that it records which content of an item was encoded, and drops raw texts.
             ('rec_worker', 'select', 'rec.items, rec.events, rec.event_kinds, rec.horizons, '
                 'rec.settings, rec_internal.event_vectors, '
                 'rec_internal.chosen_events, rec_internal.folded_events, rec_internal.queue'),
@@ -144,7 +144,7 @@ begin
         execute v_change;
     end loop;
 
-    -- The vacuum after erasures, from PostgreSQL 17 on; before, it is the owner's alone.
+    -- The vacuum after erasures. Before PostgreSQL 17 only the owner can run it.
     for v_change in
         select format('grant maintain on %s to rec_worker', m.relid)
         from rec_internal.personal_tables() t
@@ -157,9 +157,9 @@ begin
         execute v_change;
     end loop;
 
-    -- Rights that an administrator may have to give. Where pgvector has a schema of its own, its types
-    -- and operators are out of reach without the first; by the second whoever vacuums sees whether
-    -- anybody can still read what was erased.
+    -- Rights that an administrator may have to give. Without the first, types and operators of pgvector are
+    -- out of reach where it has a schema of its own. The second lets a role that vacuums see whether another
+    -- session can still read what was erased.
     for v_change in
         select format('grant usage on schema %s to %I', v_home, r.rolname)
         from pg_roles r

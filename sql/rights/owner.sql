@@ -1,7 +1,7 @@
--- Who owns the objects. SECURITY DEFINER functions then run with the rights of a role that owns the two
--- schemas and nothing else, whoever migrates, superusers included.
+-- Gives all objects to rec_owner. So SECURITY DEFINER functions run with the rights of a role that owns the
+-- two schemas and nothing else, even if a superuser migrates.
 
--- Whether there is a role rec_owner and p_role is a member who may act as it.
+-- Whether the role rec_owner exists and p_role may act as it, and so give objects to it.
 create or replace function rec_internal.can_own(p_role name default current_user)
 returns boolean language sql stable
 set search_path = rec, pg_temp
@@ -12,7 +12,8 @@ as $$
             then 'set' else 'member' end), false);
 $$;
 
--- The statements with which an administrator completes the roles of pgrec for p_role, who migrates.
+-- The statements that an administrator has to run before p_role migrates again, to complete the roles of
+-- pgrec; NULL if nothing is missing.
 create or replace function rec_internal.role_advice(p_role name default current_user)
 returns text language sql stable
 set search_path = rec, pg_temp

@@ -1,7 +1,7 @@
--- The roles that grants.sql gives rights to. All databases of a server share them, and nobody logs in as one of
--- them: membership decides who may do what. They are made if whoever migrates may make roles; otherwise
--- rec_internal.role_advice() tells what is left to an administrator. Two databases may be migrated at once: the
--- second finds the role, or collides with the first and leaves the role alone.
+-- The roles that grants.sql gives rights to. All databases of a server share them, and nobody logs in as one
+-- of them: membership decides who may do what. The migration makes them if its role may make roles; otherwise
+-- rec_internal.role_advice() tells what an administrator has to do. When two databases are migrated at once,
+-- the second migration finds the role, or collides with the first one and leaves the role alone.
 
 do $$
 declare

@@ -43,16 +43,17 @@ comment on column rec.rankers.topic_similarity is
 comment on column rec.rankers.candidates is
     'The number of candidates that each source brings: each interest, transitions, trend, the newest.';
 comment on column rec.rankers.ef_search is
-    'hnsw.ef_search of the searches: a greater one finds more of the closest items and takes longer. Without a '
-    'filter a list looks half as far in each direction; with one, rec.nearest looks twice as far. No search looks '
-    'less far than the number of items it is to find, and each looks 1000 far where policies hide items.';
+    'hnsw.ef_search of the searches: a greater value finds more of the closest items and takes longer. '
+    'A list without a filter uses half of it for each direction, and rec.nearest with a filter uses twice '
+    'as much. The value used is at least the number of items to find, at most 1000, and 1000 where policies '
+    'hide items.';
 comment on column rec.rankers.exact_limit is
     'If at most this many items pass domain and filter, all of them are compared, without the HNSW index; for a '
     'list from n interests the limit is multiplied by the square root of n.';
 comment on column rec.rankers.reranked is
     'The number of best candidates that are picked one by one, by diversity and balance.';
 comment on column rec.rankers.diversity is
-    'From 0, the list goes by score alone, to 1, each item is as unlike the ones above it as possible.';
+    'From 0 (the list goes by score alone) to 1 (each item is as unlike the ones above it as possible).';
 comment on column rec.rankers.balance is
     'How hard each topic of the user is given its share of the list; 0: not at all.';
 comment on column rec.rankers.exploration is
@@ -73,8 +74,8 @@ comment on column rec.settings.max_attempts is
 comment on column rec.settings.keep_text is
     'Whether the raw text of an event stays once it is encoded. Its vector and its hash stay in any case.';
 comment on column rec.settings.events_kept is
-    'Months of events that are wholly older are dropped, once a day; NULL keeps events for ever. Days and months '
-    'are those of UTC.';
+    'How long events are kept: months of events (UTC) that are wholly older are dropped, once a day. NULL keeps '
+    'them for ever.';
 comment on column rec.settings.keep_interests is
     'Whether dropped events go on counting in the interests.';
 comment on column rec.settings.minimum_cohort is
@@ -98,7 +99,8 @@ comment on table rec.horizons is
     'How long interests last. After a change rec.rebuild_user brings stored interests in line.';
 comment on column rec.horizons.half_life is 'The time after which an event counts half.';
 comment on column rec.horizons.weight is
-    'Weight of the horizon in the mix, times the mass that is left of it at the moment of the question.';
+    'Weight of the horizon in the mix, where it is multiplied by the mass that is left at the moment of the '
+    'request.';
 
 comment on table rec.items is
     'The catalogue. INSERT and UPDATE rows as in any table; a worker encodes what is new or changed.';

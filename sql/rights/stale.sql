@@ -1,6 +1,6 @@
 -- Drops what the last run of sql/ made and this one did not make again: functions with other arguments,
 -- renamed views. Whatever the application made in the two schemas stays, unless it depends on such an object.
--- A row of the catalog that this transaction wrote tells that an object was made now.
+-- An object was made by this run if this transaction wrote its row of the catalog.
 
 do $$
 declare
