@@ -11,14 +11,14 @@
 -- Taken alone, or last: dedupe_lock, item_lock, encoder_lock, partitions_lock, loading_items_lock,
 -- loading_events_lock, release_lock. Held by sessions, not by transactions: sleep_lock, rest_lock.
 --
--- Whoever folds only tries a user_lock and never waits for one, so that users may be tried in any order.
+-- A session that folds only tries a user_lock and never waits for one, so that it may try users in any order.
 
 -- Key of the lock under which one session at a time applies retention.
 create or replace function rec_internal.retention_lock()
 returns bigint language sql immutable parallel safe
 return hashtextextended('rec.apply_retention', 0);
 
--- Key of the lock that is held while all vectors move to another space. Whoever stores vectors or
+-- Key of the lock that is held while all vectors move to another space. A session that stores vectors or
 -- interests shares it.
 create or replace function rec_internal.space_lock()
 returns bigint language sql immutable parallel safe
@@ -44,7 +44,8 @@ begin
     end if;
 end $$;
 
--- Key of the lock of whoever migrates. schema.py takes it before this function exists.
+-- Key of the lock under which one session migrates or moves the vectors. schema.py takes it before this
+-- function exists.
 create or replace function rec_internal.migrate_lock()
 returns bigint language sql immutable parallel safe
 return hashtextextended('rec.migrate', 0);
@@ -70,7 +71,7 @@ create or replace function rec_internal.counts_lock()
 returns bigint language sql immutable parallel safe
 return hashtextextended('rec.merge_deltas', 0);
 
--- Key of the lock under which rec.track looks for an event with the same dedupe key.
+-- Key of the lock under which rec.track searches for an event with the same dedupe key.
 create or replace function rec_internal.dedupe_lock(p_user_id text, p_dedupe_key text)
 returns bigint language sql immutable parallel safe
 return hashtextextended(p_user_id || chr(1) || p_dedupe_key, 0);

@@ -16,9 +16,9 @@ returns double precision language sql stable parallel safe
 return rec_internal.pow2(p_log_mass
     - extract(epoch from p_at)::double precision / rec_internal.seconds(p_half_life));
 
--- Add p_change, which may be negative, to a stored mass; each may be NULL. p_latest is the form in
--- which a mass of one would be stored as of the moment of the change. Written out so that the
--- planner inlines it.
+-- The stored mass p_log_mass after p_change, which may be negative, is added; each may be NULL. The result is
+-- NULL if 1e-9 or less is left. p_latest is the form in which a mass of one would be stored as of the moment
+-- of the change. The expression is written out so that the planner inlines it.
 create or replace function rec_internal.add_mass(
     p_log_mass double precision, p_change double precision, p_latest double precision)
 returns double precision language sql immutable parallel safe
