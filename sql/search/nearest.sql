@@ -1,8 +1,8 @@
 -- The vector search for one direction. It reads catalogue tables alone.
 
--- The p_n available items closest to a vector by cosine, in a domain and with attributes that contain p_filter.
--- path says how they were found: `hnsw`, or `exact` where few items pass. Row-level policies hold; a role that
--- they leave few items gets all of these compared.
+-- The p_n available items closest to a vector by cosine, in a domain and with attributes that contain
+-- p_filter. path says how they were found: `hnsw`, or `exact` where few items pass. Row-level policies hold;
+-- if they leave a role few items, all of these are compared.
 create or replace function rec.nearest(
     p_query vector, p_n integer default 10, p_domain text default null,
     p_filter jsonb default '{}', p_exclude text[] default '{}', p_ranker text default 'default')
@@ -61,7 +61,8 @@ begin
     from compared c order by c.distance, c.item_id limit p_n;
 end $$;
 
--- The p_k items most like an item, the most similar first; none before the item is encoded.
+-- The p_k available items most like an item, the most similar first; none if the item is unknown or not
+-- encoded yet.
 create or replace function rec.similar_items(
     p_item_id text, p_k integer default 10, p_domain text default null, p_filter jsonb default '{}',
     p_ranker text default 'default')

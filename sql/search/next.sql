@@ -1,6 +1,6 @@
 -- What users went on to, and what goes together, among the items that pass.
 
--- The strongest p_n of these items that pass and are not excluded.
+-- The strongest p_n of these items that pass and are not excluded, the strongest first.
 create or replace function rec_internal.strongest(
     p_items text[], p_strengths double precision[], p_n integer, p_domain text, p_filter jsonb,
     p_exclude text[])
@@ -21,7 +21,9 @@ as $$
     limit (select a.n from asked a);
 $$;
 
--- The p_n items that users most often went on to from these items, the latest of which comes first.
+-- The p_n available items that users most often went on to from p_items, the strongest first, in a domain and
+-- with attributes that contain p_filter. The first of p_items is the latest and counts most. p_as_of gives
+-- the strengths as of a past moment, from the counts of today.
 create or replace function rec.next_items(
     p_items text[], p_n integer default 10, p_domain text default null,
     p_filter jsonb default '{}', p_exclude text[] default '{}', p_as_of timestamptz default null,
@@ -38,8 +40,9 @@ as $$
         f.items, f.strengths, p_n, p_domain, p_filter, p_exclude) s;
 $$;
 
--- The p_n items that users most often had shortly before or after these items, the latest of which comes
--- first.
+-- The p_n available items that users most often had shortly before or after p_items, the strongest first, in
+-- a domain and with attributes that contain p_filter. The first of p_items is the latest and counts most.
+-- p_as_of gives the strengths as of a past moment, from the counts of today.
 create or replace function rec.companion_items(
     p_items text[], p_n integer default 10, p_domain text default null,
     p_filter jsonb default '{}', p_exclude text[] default '{}', p_as_of timestamptz default null,

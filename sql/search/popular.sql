@@ -1,7 +1,8 @@
 -- The trending items.
 
--- The trending items, the most popular first. The mass of an item is the sum of the weights of its positive
--- events, decayed by settings.popularity_half_life.
+-- The p_n trending available items, the most popular first, in a domain and with attributes that contain
+-- p_filter. The mass of an item is the sum of the weights of its positive events, decayed by
+-- settings.popularity_half_life.
 create or replace function rec.popular(
     p_n integer default 10, p_domain text default null, p_filter jsonb default '{}',
     p_exclude text[] default '{}')
