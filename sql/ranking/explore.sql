@@ -1,8 +1,9 @@
 -- Places on a list for items that few users chose.
 
--- Gives a share of the first p_k places, evenly spread and never the first unless it is 1, to items
--- that are drawn from the others without replacement, with weights 1 / (1 + mass) (Efraimidis and
--- Spirakis, Information Processing Letters 2006). The same seed draws the same for a user.
+-- The first p_k places of a list, some of them given to items further down. p_share of the places, evenly
+-- spread and never the first unless p_share is 1, go to items that are drawn from the others without
+-- replacement, with weights 1 / (1 + mass) (Efraimidis and Spirakis, Information Processing Letters 2006).
+-- The same seed draws the same items for a user.
 create or replace function rec_internal.explore(
     p_items text[], p_masses double precision[], p_k integer, p_share double precision,
     p_user_id text, p_seed integer default 0)

@@ -1,4 +1,4 @@
--- What a list and its scores depend on, of one user.
+-- What a list and its scores depend on: the profile of one user.
 
 -- Everything that goes with the type is made again by the files that follow.
 drop type if exists rec_internal.profile cascade;
@@ -19,7 +19,7 @@ create type rec_internal.profile as (
     session double precision  -- what is left of session_weight since the last event
 );
 comment on type rec_internal.profile is
-    'What a list and its scores depend on, of one user.';
+    'Everything about one user that a list and its scores depend on.';
 
 -- The profile of a user now, or as of a past moment.
 create or replace function rec_internal.profile_of(
