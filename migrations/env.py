@@ -1,7 +1,7 @@
 """
 Run the revisions, then every file of `sql/`, in one transaction on the connection handed in.
 
-The files belong to the newest revision: on an earlier one nothing is made from them.
+The files belong to the newest revision; at an earlier one no object is made from them.
 """
 
 from alembic import context

@@ -1,8 +1,8 @@
-"""The tables of schemas `rec`, which people touch, and `rec_internal`, the engine.
+"""The tables of the schemas `rec`, which people use, and `rec_internal`, the engine.
 
-User-owned tables begin with user_id and hold it in every key, so that they can be distributed by
-user. Vectors are stored apart from items: an UPDATE of any column of a table with an HNSW index
-inserts into that index.
+Tables with rows of users begin with user_id and have it in every key, so that they can be distributed
+by user. Vectors are stored apart from items, because an UPDATE of any column of a table with an HNSW
+index inserts into that index.
 """
 
 from alembic import op
@@ -68,7 +68,7 @@ create index item_vectors_hnsw on rec.item_vectors
 """
 
 # A product of weights, masses and shares of time stays within the range of a double precision as
-# long as no factor is too small or too great by itself. So every weight is 0 or bounded from below.
+# long as no factor is too small or too large by itself. So every weight is 0 or bounded from below.
 INTEREST = """
 create table rec.event_kinds (
     kind text primary key check (kind <> '' and octet_length(kind) <= 200),
@@ -111,7 +111,7 @@ create table rec.user_interests (
 );
 alter table rec.user_interests alter column interest set storage plain;
 
--- The part of an interest whose events were dropped from the log.
+-- The part of each interest whose events were dropped from the log.
 create table rec_internal.interest_bases (like rec.user_interests including all);
 
 create table rec_internal.texts (
@@ -143,8 +143,8 @@ create index events_of_text on rec.events (text_hash, user_id) where text_hash i
 create table rec_internal.events_default partition of rec.events default;
 
 -- The server reads and plans each CHECK of a table, and each condition of a trigger, in every
--- statement, and opens each index even for rows that the index leaves out. So the queue has neither
--- a CHECK nor an index that an INSERT into rec.events does not need.
+-- statement, and opens each index even for rows that the index leaves out. So the queue has no CHECK
+-- and only the indexes that it cannot do without.
 create table rec_internal.pending (
     user_id text not null,
     event_id bigint not null,
@@ -167,7 +167,7 @@ create table rec_internal.paused_users (
     paused_at timestamptz not null default now()
 );
 
--- Has a value while every event is admitted, so that an INSERT need not look for pauses.
+-- The sequence has a value while every event is admitted, so that an INSERT need not query for pauses.
 create sequence rec_internal.admits_all;
 """
 
@@ -290,7 +290,7 @@ create table rec_internal.state (
     recount boolean not null default false
 );
 comment on table rec_internal.state is
-    'What the software notes about itself, one row.';
+    'What pgrec records about itself, in one row.';
 comment on column rec_internal.state.sql_digest is
     'The version of functions and views, written by pgrec migrate.';
 comment on column rec_internal.state.recount is
@@ -303,7 +303,7 @@ create table rec_internal.made (
     primary key (kind, signature)
 );
 comment on table rec_internal.made is
-    'What the last run of sql/ made; what a later run does not make again is dropped.';
+    'Objects that the last run of sql/ made; those that the next run does not make again are dropped.';
 
 -- A calibration, fitted on this catalogue, turns the vectors of the encoder `base` into those that
 -- are stored: float32, the mean (dims), then the matrix (dims, dims).
@@ -322,7 +322,7 @@ create unique index encoders_one_active on rec_internal.encoders (active) where 
 """
 
 PRIVACY = """
--- An erasure names nobody; the rows that it deleted have its xmin as their xmax.
+-- An erasure names no user; the rows that it deleted have its xmin as their xmax.
 create table rec_internal.erasures (
     erasure_id bigint not null generated always as identity primary key,
     erased_at timestamptz not null default now(),
