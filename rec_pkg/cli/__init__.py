@@ -74,12 +74,28 @@ def pgrec(
 
 
 @app.command(rich_help_panel="Set up")
-def demo() -> None:
-    """Start a server, load the sample catalogue, and follow a shopper click by click."""
+def demo(
+    *,
+    database_url: Annotated[
+        str | None,
+        typer.Option(
+            "--database",
+            metavar="URL",
+            help="Play in this database instead: it gets schema rec, the sample catalogue and two "
+            "users.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """
+    Start a server, load the sample catalogue, and follow a shopper click by click.
+
+    The server is the embedded one, whatever PGREC_DATABASE_URL names.
+    """
     from rec_pkg.demo.story import play
 
     with refusals():
-        play(read_settings(), console)
+        play(read_settings(), console, database_url)
 
 
 @app.command(rich_help_panel="Run")

@@ -43,7 +43,11 @@ BY_PREFIX: Final[Mapping[str, Meaning]] = {
     ),
     "28": Meaning("unusable", any_row=True, words="the server does not let us in"),
     "3F000": Meaning("undefined", any_row=True, words=LACKING),  # schema
-    "40": Meaning("passing", any_row=False),  # a deadlock, a serialization failure
+    "40": Meaning(
+        "passing",
+        any_row=False,
+        words="the transaction collided with another one",  # a deadlock, a serialization failure
+    ),
     "42": Meaning("other", any_row=True, words=LACKING),
     "42501": Meaning("forbidden", any_row=True, words=LACKING),
     "42846": Meaning("unfit", any_row=True, words=LACKING),  # a type that cannot be converted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from importlib.resources import as_file, files
 from typing import TYPE_CHECKING, Final
 
+from pydantic import SecretStr
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
@@ -21,11 +23,13 @@ from sqlalchemy.orm import Session
 
 from rec_pkg import database, schema
 from rec_pkg.client import Client
+from rec_pkg.database.embedded import EmbeddedServer
 from rec_pkg.encoder import fetch
 from rec_pkg.encoder.records import load_record
 from rec_pkg.errors import WorkerSilent
 from rec_pkg.loading import load_items
 from rec_pkg.models import Item
+from rec_pkg.settings import Settings
 from rec_pkg.words import reasons
 
 if TYPE_CHECKING:
@@ -35,7 +39,6 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
     from rec_pkg.queries import Recommendation, Share
-    from rec_pkg.settings import Settings
 
 CATALOGUE: Final = files("rec_pkg.demo") / "catalogue" / "items.jsonl"
 WISH: Final = "我喜欢浏览一些时尚的衣服，特别是品牌T恤和牛仔裤"
@@ -48,23 +51,30 @@ TITLE_WIDTH: Final = 30
 PATIENCE_S: Final = 120.0
 
 
-def play(settings: Settings, console: Console) -> None:
+def play(settings: Settings, console: Console, database_url: str | None = None) -> None:
     """
     Set everything up, play the story on `console`, and leave the server for whoever goes on.
+
+    Args:
+        settings: of the environment; the database that they name is left alone.
+        console: what the story is told on.
+        database_url: a database to play in; None for the embedded server.
 
     Raises:
         WorkerSilent: if the worker does not answer.
     """
-    database.conninfo(settings, create=True)
+    server = None if database_url else EmbeddedServer(settings.data_dir, settings.pg_bin)
+    address = server.start() if server else str(database_url)
+    settings = settings.model_copy(update={"database_url": SecretStr(address)})
     _prepare(settings, console)
     engine = database.open_engine(settings)
     try:
-        with _worker():
+        with _worker(address):
             _wait_for_worker(engine, console)
             Story(engine, console).tell()
     finally:
         engine.dispose()
-    _say_how_to_go_on(settings, console)
+    _say_how_to_go_on(address, console, embedded=server is not None)
 
 
 def _prepare(settings: Settings, console: Console) -> None:
@@ -88,10 +98,14 @@ def _prepare(settings: Settings, console: Console) -> None:
 
 
 @contextmanager
-def _worker() -> Iterator[None]:
+def _worker(address: str) -> Iterator[None]:
     """Run `pgrec worker` beside us; what it logs is shown only if it fails."""
     command = [sys.executable, "-P", "-m", "rec_pkg", "worker", "--metrics-port", "0"]
-    with tempfile.TemporaryFile("w+") as log, subprocess.Popen(command, stderr=log) as process:  # noqa: S603  # our own
+    environment = os.environ | {"PGREC_DATABASE_URL": address}
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(command, stderr=log, env=environment) as process,  # noqa: S603  # our own
+    ):
         try:
             yield
         except WorkerSilent:
@@ -255,9 +269,10 @@ def _first_event(shares: Sequence[Share]) -> str | None:
     return events[0].item_id if events and events[0].share > 0 else None
 
 
-def _say_how_to_go_on(settings: Settings, console: Console) -> None:
-    server = database.embedded_server(settings)
-    url = f'"{server.url}"' if server else 'os.environ["PGREC_DATABASE_URL"]'
+def _say_how_to_go_on(address: str, console: Console, *, embedded: bool) -> None:
+    shown, _ = database.without_secrets(address)
+    url = f'"{address if embedded else shown}"'
+    elsewhere = not embedded or database.embedded_server(Settings()) is None
     query = (
         "select rank, title, score from rec.recommend(%s) join rec.items using (item_id)"
         " order by rank"
@@ -265,6 +280,7 @@ def _say_how_to_go_on(settings: Settings, console: Console) -> None:
     console.print()
     console.rule(Text("Go on by hand", "bold"), align="left")
     for line in (
+        *(["For this database:", f"  export PGREC_DATABASE_URL={url}"] if elsewhere else []),
         "With psql:",
         f'  {_program()} psql -c "{query}"',
         f"With Python ({sys.executable}):",
@@ -274,7 +290,7 @@ def _say_how_to_go_on(settings: Settings, console: Console) -> None:
         f'  for item in client.recommend("{READER}"): print(item.rank, item.title)',
         "For new texts and items a worker must run:",
         f"  {_program()} worker",
-        *([f"The server stays up; this stops it: {_program()} down"] if server else []),
+        *([f"The server stays up; this stops it: {_program()} down"] if embedded else []),
     ):
         console.print(Text(line, "bold" if line.startswith("  ") else ""), soft_wrap=True)
 

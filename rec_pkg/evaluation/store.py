@@ -171,7 +171,11 @@ class Store:
 
     def forget_users(self) -> None:
         """Empty the log and what was folded of it; vectors of items and texts stay."""
-        self._connection.execute("truncate rec.events, rec_internal.pending, rec.user_interests")
+        with self._connection.transaction():
+            self._connection.execute("select rec_internal.erasing(true)")
+            self._connection.execute(
+                "truncate rec.events, rec_internal.pending, rec.user_interests"
+            )
 
     def _one(
         self, call: LiteralString, parameters: Mapping[str, object] | tuple[object, ...] = ()

@@ -74,3 +74,30 @@ create or replace function rec_internal.erasing(p_on boolean)
 returns void language sql volatile
 set search_path from current
 as $$ select set_config('rec_internal.erasing', case when p_on then 'on' else '' end, true); $$;
+
+-- Trigger of rec.events: a TRUNCATE takes with it what the events added up to: the queue, interests, counts and
+-- the vectors of texts. Otherwise an import that follows would count everything twice. Pauses stay.
+create or replace function rec_internal.start_over()
+returns trigger language plpgsql security definer
+set search_path = rec, pg_temp
+as $$
+declare
+    v_table regclass;
+begin
+    foreach v_table in array '{rec.user_interests,rec_internal.pending,rec_internal.interest_bases,
+        rec_internal.item_deltas,rec_internal.popularity,rec_internal.item_transitions,
+        rec_internal.texts}'::regclass[]
+    loop
+        begin
+            execute format('truncate %s', v_table);
+        exception when object_in_use then  -- the same statement truncates it
+            null;
+        end;
+    end loop;
+    insert into rec_internal.erasures default values;
+    return null;
+end $$;
+
+create or replace trigger start_over after truncate on rec.events
+for each statement when (coalesce(current_setting('rec_internal.erasing', true), '') <> 'on')
+execute function rec_internal.start_over();

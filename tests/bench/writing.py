@@ -56,7 +56,10 @@ begin
     end loop;
 end $$;
 """
-EMPTY: Final = "truncate rec.events, rec_internal.pending, rec_internal.item_deltas, bare.events"
+EMPTY: Final = """
+    begin; select rec_internal.erasing(true);
+    truncate rec.events, rec_internal.pending, rec_internal.item_deltas, bare.events; commit
+"""
 CLICK: Final = "insert into rec.events (user_id, item_id) values (%s, %s)"
 ASK: Final = (
     "select round(i.mass), %(item)s = any(rec.seen_items(%(user)s))"

@@ -18,6 +18,7 @@ from pgrec_worker.metrics import Metrics
 from pgrec_worker.store import Store
 from rec_pkg.encoder import open_encoder
 from rec_pkg.encoder.provider import provider_name
+from rec_pkg.errors import BadInput
 
 if TYPE_CHECKING:
     from rec_pkg.encoder import Encoder
@@ -52,8 +53,21 @@ def run(settings: Settings, conninfo: str, *, once: bool = False) -> None:
         )
     metrics = Metrics()
     if settings.metrics_port and not once:
-        metrics.serve(settings.metrics_host, settings.metrics_port)
+        _serve(metrics, settings)
     asyncio.run(_work(settings, conninfo, encoder, metrics, once=once))
+
+
+def _serve(metrics: Metrics, settings: Settings) -> None:
+    """Serve the metrics; where another worker has the default port, this one does without."""
+    try:
+        metrics.serve(settings.metrics_host, settings.metrics_port)
+    except BadInput as error:
+        if "metrics_port" in settings.model_fields_set:
+            raise
+        log.warning(
+            "no metrics from this worker: the port is taken, set PGREC_METRICS_PORT to another one",
+            error=str(error),
+        )
 
 
 async def _work(
