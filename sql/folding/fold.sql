@@ -44,9 +44,9 @@ begin
     return case when v_chosen = '{}' then 0 else rec.apply_users(v_chosen) end;
 end $$;
 
--- Fold the queued events of these users into their stored interests, and return how many were folded. Users
--- on whom another session works are left to it, and nobody is folded while a calibration moves the vectors.
--- Each user takes an advisory lock: name hundreds at a time, not tens of thousands.
+-- Fold the queued events of these users into their stored interests, and return how many were folded; 0 while
+-- a calibration moves the vectors. Users on whom another session works are left to it. Each user takes an
+-- advisory lock: name hundreds at a time, not tens of thousands.
 create or replace function rec.apply_users(p_users text[])
 returns integer language plpgsql volatile
 set search_path from current
