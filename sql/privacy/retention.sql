@@ -1,7 +1,7 @@
 -- What is not kept for ever: raw texts and events. Each call takes one short step.
 
--- Drop one part of what settings.events_kept and settings.keep_text do not let stay, and return what was
--- dropped; NULL if nothing is left to drop, or if another session does this or moves the vectors. Call it
+-- Drop the next part of the data that settings.events_kept and settings.keep_text do not keep, and return
+-- what it was; NULL if nothing is left to drop, or if another session does this or moves the vectors. Call it
 -- until it returns NULL; a worker does so once a day. With events_kept, months of events that are wholly
 -- older are dropped with their partition; interests keep their share of them unless keep_interests is off,
 -- and popularity and transitions are counted again from the rest of the log. With keep_text off, raw texts
