@@ -60,7 +60,8 @@ begin
     end if;
 end $$;
 
--- Store what a run of tuning found for a ranker and, if p_adopt, change its settings.
+-- Store what a run of tuning found for a ranker and, if p_adopt, change its settings; return the tuning_id of
+-- the stored run.
 create or replace function rec_internal.record_tuning(
     p_ranker text, p_after jsonb, p_figures jsonb, p_adopt boolean)
 returns bigint language plpgsql volatile
@@ -79,8 +80,8 @@ begin
     return v_tuning_id;
 end $$;
 
--- Bring back the settings from before the last tuning of a ranker that was adopted, and return its tuning_id;
--- NULL if there is none.
+-- Restore the settings from before the last adopted tuning of a ranker that is not undone, and return its
+-- tuning_id; NULL if there is none.
 create or replace function rec.undo_tuning(p_ranker text default 'default')
 returns bigint language plpgsql volatile
 set search_path from current
