@@ -4,7 +4,7 @@
 --   due       retry_at has come: the next worker folds it
 --   waiting   retry_at is ahead, no error: its text or item has no vector yet
 --   failing   retry_at is ahead, with an error: folding failed, it is tried again after a pause
---   parked    retry_at is infinity, with an error: nobody tries it until it is retried
+--   parked    retry_at is infinity, with an error: no worker tries it until rec.retry is called
 --
 --   enqueue: INSERT of an event -> due         retry_waiting: waiting -> due, when vectors have come
 --   apply_*: due -> folded, the row is gone    park: due -> failing, and parked after max_attempts
