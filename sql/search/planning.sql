@@ -1,7 +1,7 @@
--- How a search is planned, and how far it looks.
+-- How a search is planned, and how far it goes through the index.
 
 -- Whether row-level policies may hide items from the current role. The index returns rows that they hide, so
--- a search has to look further then.
+-- a search then has to go further through it.
 create or replace function rec_internal.hides_items()
 returns boolean language sql stable
 return row_security_active('rec.items') or row_security_active('rec.item_vectors');
