@@ -1,9 +1,9 @@
 -- Why items have their scores.
 
--- The shares of which the score of each item for a user is the sum: one per past event, for its part in the
--- terms content, latest and closest (which belongs to the closest event, the latest of several); `earlier` for
--- events that were dropped from the log; and one for each other term that is not 0. The greatest share of an
--- item comes first.
+-- The shares that add up to the score of each item for a user: one row per past event, for its part in the
+-- terms content, latest and closest (which belongs to the closest event, the latest of several); a row
+-- `earlier` for events that were dropped from the log; and one row for each other term that is not 0. The
+-- greatest share of an item comes first.
 create or replace function rec.explain_list(
     p_user_id text, p_items text[], p_as_of timestamptz default null,
     p_ranker text default 'default')
@@ -83,8 +83,8 @@ begin
     order by 1, 3 desc, 4;
 end $$;
 
--- The shares of which the score of an item for a user is the sum, the greatest first: rec.explain_list() for
--- one item.
+-- The shares that add up to the score of an item for a user, the greatest first: rec.explain_list() for one
+-- item.
 create or replace function rec.explain(
     p_user_id text, p_item_id text, p_as_of timestamptz default null,
     p_ranker text default 'default')

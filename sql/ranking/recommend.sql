@@ -1,10 +1,11 @@
 -- The list.
 
--- The p_k best items for a user, diverse and shared out among their interests, seen items left out. The list
--- reflects every event that the calling transaction can see, folded or not. Exactly p_k rows come back if as
--- many items qualify; path says how each was found. p_as_of gives the list that the events up to a past moment
--- make, with the items and counts of today. p_seed draws other items for the places that `exploration` gives to
--- items that few users chose.
+-- The p_k best available items for a user, the first to be shown first, with the terms of their scores. The
+-- list is diverse and shared out among the interests of the user, and seen items are left out unless
+-- p_exclude_seen is false. It reflects every event that the calling transaction can see, folded or not.
+-- Exactly p_k rows come back if as many items qualify; path says how each was found. p_as_of gives the list
+-- that the events up to a past moment make, with the items and counts of today. p_seed draws other items for
+-- the places that `exploration` gives to items that few users chose.
 create or replace function rec.recommend(
     p_user_id text, p_k integer default 10, p_domain text default null,
     p_filter jsonb default '{}', p_exclude_seen boolean default true,

@@ -63,12 +63,13 @@ begin
     from term t cross join lateral (select v_less * ln(1 + t.mass) as trend) x;
 end $$;
 
--- The score of items for a user and its terms: content (cosine to each horizon, mixed), latest (cosine to the
--- last events), closest (the greatest cosine to any of them), transition (what users went on to), together
--- (what they had shortly before or after; 0 while its weight is 0), trend (log of the decayed popularity),
--- newness (1 while no event speaks for the item), repeat (1 if seen) and aversion (cosine to what the user
--- disliked). In the middle of a visit transition and together are greater, and trend and newness smaller, by
--- the ranker's session_weight.
+-- The score of each item for a user, and its terms: content (cosine to each horizon, mixed), latest (cosine
+-- to the last events), closest (the greatest cosine to any of them), transition (what users went on to),
+-- together (what they had shortly before or after; 0 while its weight is 0), trend (log of the decayed
+-- popularity), newness (1 while no event speaks for the item), repeat (1 if seen) and aversion (cosine to
+-- what the user disliked). The score is the sum of the terms, each times its weight in the ranker, with
+-- aversion subtracted. In the middle of a visit, transition and together are greater, and trend and newness
+-- smaller, by the ranker's session_weight.
 create or replace function rec.score(
     p_user_id text, p_items text[], p_as_of timestamptz default null,
     p_ranker text default 'default')
