@@ -1,8 +1,8 @@
 """The tables of the schemas `rec`, which people use, and `rec_internal`, the engine.
 
-Tables with rows of users begin with user_id and have it in every key, so that they can be distributed
-by user. Vectors are stored apart from items, because an UPDATE of any column of a table with an HNSW
-index inserts into that index.
+Tables with rows of users begin with user_id and have it in every key, so that they can be
+distributed by user. Vectors are stored apart from items, because an UPDATE of any column of a table
+with an HNSW index inserts into that index.
 """
 
 from alembic import op
@@ -143,8 +143,8 @@ create index events_of_text on rec.events (text_hash, user_id) where text_hash i
 create table rec_internal.events_default partition of rec.events default;
 
 -- The server reads and plans each CHECK of a table, and each condition of a trigger, in every
--- statement, and opens each index even for rows that the index leaves out. So the queue has no CHECK
--- and only the indexes that it cannot do without.
+-- statement, and opens each index even for rows that the index leaves out. So the queue has no
+-- CHECK, and only the indexes that it cannot do without.
 create table rec_internal.pending (
     user_id text not null,
     event_id bigint not null,
@@ -167,7 +167,8 @@ create table rec_internal.paused_users (
     paused_at timestamptz not null default now()
 );
 
--- The sequence has a value while every event is admitted, so that an INSERT need not query for pauses.
+-- The sequence has a value while every event is admitted, so that an INSERT need not query for
+-- pauses.
 create sequence rec_internal.admits_all;
 """
 
@@ -303,7 +304,7 @@ create table rec_internal.made (
     primary key (kind, signature)
 );
 comment on table rec_internal.made is
-    'Objects that the last run of sql/ made; those that the next run does not make again are dropped.';
+    'Objects that the last run of sql/ made; what the next run does not make again is dropped.';
 
 -- A calibration, fitted on this catalogue, turns the vectors of the encoder `base` into those that
 -- are stored: float32, the mean (dims), then the matrix (dims, dims).
