@@ -1,4 +1,4 @@
-"""So that `python -m rec_pkg` is `pgrec`."""
+"""Lets `python -m rec_pkg` run `pgrec`."""
 
 from rec_pkg.cli import app
 

@@ -1,4 +1,4 @@
-"""The recommender as a Python application calls it."""
+"""The recommender for Python applications."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ CHECKED: Final = "pgrec_schema_checked"
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How the recommender is doing: counts of rows, and the age of the oldest queued event."""
+    """The state of the recommender: row counts, and the age of the oldest queued event."""
 
     items: int
     items_to_encode: int
@@ -65,17 +65,17 @@ class Status:
 
 class Client:
     """
-    The functions of schema `rec` as calls, each in a transaction of its own.
+    Calls the functions of schema `rec`, each call in its own transaction.
 
     Args:
-        database: an Engine, which stays the caller's, or the URL of a database as libpq writes it,
+        database: an Engine, which stays the caller's to close, or a database URL in libpq's form,
             with one host or several.
 
     Raises:
         DatabaseUnreachable: from any call, if the connection fails.
         SchemaMissing: from any call, if the database was never migrated.
         SchemaMismatch: from any call, if another version of pgrec migrated it.
-        BadInput: from any call, if the database refuses what it was given.
+        BadInput: from any call, if the database refuses an argument.
     """
 
     def __init__(self, database: Engine | URL | str | Transaction) -> None:
@@ -87,8 +87,9 @@ class Client:
         """
         Return a client whose calls are part of the caller's open transaction.
 
-        They see what it has written, a Session's unflushed objects included, and a rollback undoes
-        them. With asyncio: `await connection.run_sync(lambda c: Client.on(c).recommend("ada"))`.
+        The calls see everything that the transaction has written, including a Session's unflushed
+        objects, and a rollback undoes them. With asyncio: `await connection.run_sync(lambda c:
+        Client.on(c).recommend("ada"))`.
         """
         return cls(transaction() if isinstance(transaction, scoped_session) else transaction)
 
@@ -99,11 +100,11 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connections of an engine that was made here from a URL."""
+        """Close the connections of the engine that this client made from a URL."""
         if self._owns and isinstance(self._bind, sa.Engine):
             self._bind.dispose()
 
-    def track(  # noqa: PLR0913  # an event has as many parts
+    def track(  # noqa: PLR0913  # one parameter per part of an event
         self,
         user_id: str,
         item_id: str | None = None,
@@ -115,16 +116,19 @@ class Client:
         dedupe_key: str | None = None,
     ) -> int | None:
         """
-        Log an event on an item, a text, or both, and return its id; None if it is not let in.
+        Log an event about an item, a text, or both; return its id, or None if it is not stored.
+
+        An event is not stored if its user is paused or the log does not reach back to its time.
 
         Args:
-            user_id: never empty.
-            item_id: may name an item that comes later.
+            user_id: must not be empty.
+            item_id: may name an item that does not exist yet.
             kind: a row of `rec.event_kinds`.
-            text: what the user searched or wrote; it is encoded.
-            value: of a rating, say; it scales the weight of kinds that have a scale.
-            occurred_at: an aware time; None for now.
-            dedupe_key: a repeated call with it logs nothing and returns the first id.
+            text: what the user searched for or wrote; the worker encodes it.
+            value: for example a rating; it scales the weight if the kind has a scale.
+            occurred_at: an aware time; None means now.
+            dedupe_key: a second call with the same key logs nothing and returns the first event's
+                id.
         """
         function = sa.func.rec.track(
             *map(arguments.text, (user_id, item_id, kind, text)),
@@ -135,7 +139,7 @@ class Client:
         )
         return self._call(function)
 
-    def recommend(  # noqa: PLR0913  # as many as the SQL function has
+    def recommend(  # noqa: PLR0913  # the parameters of the SQL function
         self,
         user_id: str,
         k: int = 10,
@@ -170,7 +174,7 @@ class Client:
         domain: str | None = None,
         filter: queries.Filter | None = None,  # noqa: A002  # as in SQL
     ) -> list[SimilarItem]:
-        """Return the `k` items most like `item_id`, best first; none before it is encoded."""
+        """Return the `k` items most similar to `item_id`, best first; empty until it is encoded."""
         rows = queries.similar_items(item_id, k, domain=domain, filter=filter)
         return [SimilarItem(**row) for row in self._rows(_titled(rows, rows.c.rank))]
 
@@ -181,7 +185,7 @@ class Client:
         domain: str | None = None,
         filter: queries.Filter | None = None,  # noqa: A002  # as in SQL
     ) -> list[PopularItem]:
-        """Return the `k` trending items, the most popular first."""
+        """Return the `k` trending items, most popular first."""
         rows = queries.popular(k, domain=domain, filter=filter)
         statement = _titled(rows, rows.c.mass.desc(), rows.c.item_id)
         return [PopularItem(**row) for row in self._rows(statement)]
@@ -195,7 +199,7 @@ class Client:
         ranker: str = DEFAULT_RANKER,
     ) -> list[Share]:
         """
-        Return the shares whose sum is the score of an item for a user, the greatest first.
+        Return the shares that add up to a user's score for an item, greatest first.
 
         Raises:
             UnknownItem: if there is no such item.
@@ -220,7 +224,7 @@ class Client:
         *,
         ranker: str = DEFAULT_RANKER,
     ) -> dict[str, list[Share]]:
-        """Return the shares of each of these items, found in one pass, the greatest first."""
+        """Return the shares of each of these items, greatest first, computed in one pass."""
         shares = queries.explain_list(user_id, item_ids, as_of, ranker=ranker)
         rows = self._rows(sa.select(shares).order_by(shares.c.share.desc(), shares.c.event_id))
         explained: dict[str, list[Share]] = {item_id: [] for item_id in item_ids}
@@ -230,7 +234,7 @@ class Client:
         return explained
 
     def interest(self, user_id: str, as_of: datetime | None = None) -> list[Interest]:
-        """Return the horizons of a user now, or replayed as of an aware time; none if unknown."""
+        """Return a user's horizons, now or replayed as of an aware time; none for unknown users."""
         known = queries.interest(user_id, as_of).c
         vector = known.interest.label("vector")
         statement = sa.select(known.horizon, vector, known.mass, known.as_of, known.weight)
@@ -240,7 +244,7 @@ class Client:
         ]
 
     def forget(self, user_id: str) -> int:
-        """Erase all that is kept of a user and return how many events that were."""
+        """Erase everything stored about a user and return the number of erased events."""
         return self._call(sa.func.rec.forget_user(arguments.text(user_id), type_=sa.Integer()))
 
     def vacuum(self, *, full: bool = False, patience_s: float = 0) -> Erasures:
@@ -248,40 +252,40 @@ class Client:
         Clear the rows that erasures deleted; see `rec_pkg.operations.vacuuming.vacuum`.
 
         Raises:
-            BadInput: from a client that is part of a transaction of the caller's.
+            BadInput: if the client is part of a caller's transaction.
         """
         if not isinstance(self._bind, sa.Engine):
             raise BadInput("a vacuum cannot be part of a transaction")
         with self._connected():
-            pass  # the schema is of this version
+            pass  # entering checks the version of the schema
         with _translated():
             return vacuuming.vacuum(self._bind, full=full, patience_s=patience_s)
 
     def retain(self) -> str | None:
-        """Drop a part of what is not to stay and say what; None if nothing is left."""
+        """Delete one part of the expired data and return what it was; None if nothing is left."""
         return self._call(sa.func.rec.apply_retention(type_=sa.Text()))
 
     def pause(self, user_id: str) -> bool:
-        """Keep the user's events out from now on; False if they were kept out already."""
+        """Stop storing the user's events; return False if the user was already paused."""
         return self._call(sa.func.rec.pause_user(arguments.text(user_id), type_=sa.Boolean()))
 
     def resume(self, user_id: str) -> bool:
-        """Let the user's events in again; False if they were not kept out."""
+        """Store the user's events again; return False if the user was not paused."""
         return self._call(sa.func.rec.resume_user(arguments.text(user_id), type_=sa.Boolean()))
 
     def undo(self, user_id: str, event_id: int) -> bool:
-        """Take an event back as if it had never been; False if there is no such event."""
+        """Undo an event as if it had never happened; return False if there is no such event."""
         event = sa.literal(event_id, sa.BigInteger())
         return self._call(
             sa.func.rec.undo_event(arguments.text(user_id), event, type_=sa.Boolean())
         )
 
     def export(self, user_id: str) -> dict[str, Any]:
-        """Return all that is kept of a user, in the form of JSON."""
+        """Return everything stored about a user, as JSON values."""
         return self._call(sa.func.rec.export_user(arguments.text(user_id), type_=JSONB()))
 
     def rebuild(self, user_id: str) -> int:
-        """Make a user's stored interest anew from the log and return the number of events."""
+        """Rebuild a user's stored interest from the log and return the number of events."""
         return self._call(sa.func.rec.rebuild_user(arguments.text(user_id), type_=sa.Integer()))
 
     def status(self) -> Status:
@@ -299,7 +303,7 @@ class Client:
     @contextmanager
     def _connected(self) -> Iterator[Connection]:
         if isinstance(self._bind, Session) and self._bind.autoflush:
-            self._bind.flush()  # an error in here is the caller's own
+            self._bind.flush()  # an error of the caller's objects reaches the caller untranslated
         with _translated(), self._transaction() as connection:
             if CHECKED not in connection.info:
                 schema.check(connection)
@@ -315,7 +319,7 @@ class Client:
 
 
 def _engine(database: URL | str) -> Engine:
-    # Errors end up in logs, and passwords are not for logs, nor what users are called and write.
+    # Errors end up in logs, and logs must not contain passwords, user ids or users' texts.
     url = url_of(database)
     engine = sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)
     sa.event.listen(engine, "connect", lambda connection, _: pooler.adapt(connection))
@@ -323,7 +327,7 @@ def _engine(database: URL | str) -> Engine:
 
 
 def _titled(rows: sa.FromClause[Any], *order: sa.ColumnElement[Any]) -> sa.Executable:
-    """Select `rows` and what they leave out of their items."""
+    """Select `rows` together with the title and domain of each item."""
     return (
         sa.select(rows, Item.title, Item.domain)
         .join(Item, Item.item_id == rows.c.item_id)
@@ -336,7 +340,7 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, RecursionError) as error:
-        # Lone surrogates; what JSON has no form for, as it is no value, a circle or too deep.
+        # A lone surrogate, or a filter that JSON cannot hold: a foreign type, a cycle, or too deep.
         raise BadInput(str(error)) from error
     except exc.StatementError as error:
         meant = _meaning(error)
@@ -353,10 +357,10 @@ def _meaning(error: exc.StatementError) -> RecError | None:
         return SchemaMissing(detail)
     if isinstance(error, exc.OperationalError) and (not state or kind == "unreachable"):
         return DatabaseUnreachable(detail)
-    if not isinstance(error, exc.DBAPIError):  # it was never sent
+    if not isinstance(error, exc.DBAPIError):  # raised before anything was sent
         return BadInput(detail)
     if isinstance(error, exc.DataError | exc.IntegrityError) or kind == "unfit":
         return BadInput(detail)
-    if isinstance(error, exc.ProgrammingError) and not state:  # of a type that the driver lacks
+    if isinstance(error, exc.ProgrammingError) and not state:  # a type that the driver cannot adapt
         return BadInput(detail)
     return None

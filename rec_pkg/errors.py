@@ -6,14 +6,14 @@ import inspect
 
 
 def told(error: BaseException | None) -> str:
-    """Return in one line what a driver's error says, and what the server advises."""
+    """Return a driver's error message and the server's hint in one line."""
     said = " ".join(str(error).partition("\n")[0].split())
     advice = getattr(getattr(error, "diag", None), "message_hint", None)
     return f"{said}. {advice.rstrip('.')}" if advice else said
 
 
 class RecError(Exception):
-    """The recommender cannot go on."""
+    """The recommender cannot continue."""
 
     def __init__(self, detail: str | None = None) -> None:
         message = inspect.cleandoc(type(self).__doc__ or "")
@@ -21,7 +21,7 @@ class RecError(Exception):
 
 
 class SchemaMismatch(RecError):
-    """The database was migrated by another version; run `pgrec migrate`."""
+    """The database was migrated by another version of pgrec; run `pgrec migrate`."""
 
 
 class SchemaMissing(RecError):
@@ -29,7 +29,7 @@ class SchemaMissing(RecError):
 
 
 class SchemaTorn(RecError):
-    """Schemas `rec` and `rec_internal` work only together; restore both, or drop the other, too."""
+    """Schemas `rec` and `rec_internal` work only together; restore one or drop the other."""
 
 
 class PgvectorMissing(RecError):
@@ -45,7 +45,7 @@ class EmbeddedServerMissing(RecError):
 
 
 class EmbeddedServerFailed(RecError):
-    """The embedded Postgres did not do as it was told; its log says why."""
+    """The embedded Postgres failed; its log says why."""
 
 
 class EncoderMissing(RecError):
@@ -53,7 +53,7 @@ class EncoderMissing(RecError):
 
 
 class EncoderInvalid(RecError):
-    """The encoder does not give what its record promises."""
+    """The encoder does not produce what its record declares."""
 
 
 class EncoderMismatch(RecError):
@@ -61,7 +61,7 @@ class EncoderMismatch(RecError):
 
 
 class CalibrationRefused(RecError):
-    """The vectors of the catalogue cannot be calibrated as things are."""
+    """The vectors of the catalogue cannot be calibrated."""
 
 
 class UnknownItem(RecError):
@@ -73,11 +73,11 @@ class BadInput(RecError):
 
 
 class DatabaseRefused(RecError):
-    """The database did not do what was asked of it."""
+    """The database refused the request."""
 
 
 class OpenDPMissing(RecError):
-    """OpenDP draws the noise and is not installed; run `pip install 'pgrec[privacy]'`."""
+    """OpenDP, which draws the noise, is not installed; run `pip install 'pgrec[privacy]'`."""
 
 
 class BudgetSpent(RecError):
@@ -85,16 +85,16 @@ class BudgetSpent(RecError):
 
 
 class LoadStopped(RecError):
-    """The file could not be loaded to its end; what was stored before is kept, so load it again."""
+    """Loading stopped before the end of the file; stored rows are kept, so load the file again."""
 
 
 class WorkerSilent(RecError):
-    """The worker did not do its part in time; its log and `pgrec status` say more."""
+    """The worker did not finish in time; see its log and `pgrec status`."""
 
 
 class Pooled(RecError):
-    """NOTIFY gets lost on the way, as in a transaction pooler; name the server's own address."""
+    """NOTIFY gets lost on the way, as in a transaction pooler; connect to the server directly."""
 
 
 class Leak(RecError):
-    """A list could have been made from what was not known at its moment."""
+    """A list could have been made from data that was not known at its time."""

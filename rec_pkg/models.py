@@ -1,8 +1,8 @@
 """
 The tables and views of schemas `rec` and `rec_internal` as SQLAlchemy models.
 
-`pgrec migrate` makes the tables, never `Base.metadata.create_all()`. What the database fills in by
-itself may be left out. Vectors are lists of `Encoder.dims` floats.
+`pgrec migrate` creates the tables, never `Base.metadata.create_all()`. Columns that the database
+fills in may be omitted. Vectors are lists of `Encoder.dims` floats.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -24,19 +24,19 @@ LAST = datetime(9999, 12, 29, tzinfo=UTC)
 
 
 class FiniteTime(sa.TypeDecorator[datetime]):
-    """A timestamptz that may be infinite, read as the first or the last days that Python knows."""
+    """A timestamptz; an infinite one is read as one of the first or last days of Python."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
 
     def column_expression(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-        """Select `column`, held between the years 1 and 9999."""
+        """Select `column`, clamped to the years 1 to 9999."""
         first, last = (sa.literal(time, self.impl_instance) for time in (FIRST, LAST))
         return sa.func.least(sa.func.greatest(column, first), last, type_=self)
 
 
 class Base(DeclarativeBase):
-    """Tables and views; those of `rec_internal`, the engine, may change with any version."""
+    """Base of all tables and views; those of `rec_internal` may change with any version."""
 
     metadata = sa.MetaData(schema="rec")
     type_annotation_map: ClassVar[dict[Any, Any]] = {
@@ -54,7 +54,7 @@ INTERNAL: Final = {"schema": "rec_internal"}
 
 
 class Item(Base):
-    """Something to recommend. It has a vector once the worker has encoded what it says."""
+    """Something to recommend. It has a vector once the worker has encoded its text."""
 
     __tablename__ = "items"
 
@@ -76,7 +76,7 @@ class Item(Base):
 
 
 class ItemVector(Base):
-    """The vector of an item, written by the worker; `embedding` has the HNSW index for cosine."""
+    """The vector of an item, written by the worker; `embedding` has an HNSW index for cosine."""
 
     __tablename__ = "item_vectors"
 
@@ -89,7 +89,7 @@ class ItemVector(Base):
 
 
 class EventKind(Base):
-    """A kind of event; a value v, as of a rating, scales its weight by (v - neutral) / scale."""
+    """A kind of event; a value v, such as a rating, scales its weight by (v - neutral) / scale."""
 
     __tablename__ = "event_kinds"
 
@@ -112,11 +112,11 @@ class Horizon(Base):
 
 class Event(Base):
     """
-    What a user did, with an item, a text, or both. The log is append-only.
+    What a user did with an item, a text, or both. The log is append-only.
 
-    To take one back use `Client.undo`: a row that is folded cannot be changed or deleted.
-    An event of a paused user is not stored, and to flush such an object is an error; `Client.track`
-    and `insert(Event)` pass it over.
+    To undo an event use `Client.undo`: a folded row cannot be changed or deleted. An event of a
+    paused user is not stored: flushing such an object is an error, while `Client.track` and
+    `insert(Event)` skip it.
     """
 
     __tablename__ = "events"
@@ -140,7 +140,7 @@ class Event(Base):
 
 
 class Pending(Base):
-    """A committed event that is not folded into the stored interests yet."""
+    """A committed event that is not yet folded into the stored interests."""
 
     __tablename__ = "pending"
     __table_args__ = INTERNAL
@@ -156,7 +156,7 @@ class Pending(Base):
 
 
 class UserInterest(Base):
-    """The sum of a user's decayed event vectors as of `as_of`, and of their absolute weights."""
+    """The sums of a user's decayed event vectors and of their absolute weights, as of `as_of`."""
 
     __tablename__ = "user_interests"
 
@@ -169,10 +169,10 @@ class UserInterest(Base):
 
 class ItemDelta(Base):
     """
-    What an event adds, until merged.
+    What an event adds to the shared counts; a row stays until it is merged.
 
-    That is `amount` to the `Popularity` of its item, and `step` / distance to the `ItemTransition`
-    from each of `from_items`, of which the last is the nearest.
+    The event adds `amount` to the `Popularity` of its item, and `step` / distance to the
+    `ItemTransition` from each of `from_items`, the last of which is the nearest.
     """
 
     __tablename__ = "item_deltas"
@@ -202,7 +202,7 @@ class Popularity(Base):
 
 
 class ItemTransition(Base):
-    """How often users went on from one item to another, in the form of `Popularity.log_mass`."""
+    """How often users went from one item to another, in the form of `Popularity.log_mass`."""
 
     __tablename__ = "item_transitions"
     __table_args__ = INTERNAL
@@ -213,7 +213,7 @@ class ItemTransition(Base):
 
 
 class Text(Base):
-    """The vector of a text of an event, under the sha256 of the text."""
+    """The vector of an event's text, keyed by the sha256 of the text."""
 
     __tablename__ = "texts"
     __table_args__ = INTERNAL
@@ -223,7 +223,7 @@ class Text(Base):
 
 
 class Encoder(Base):
-    """An encoder that was used here; the vectors are those of the active one."""
+    """An encoder that this database has used; its vectors are those of the active one."""
 
     __tablename__ = "encoders"
     __table_args__ = INTERNAL
@@ -239,7 +239,7 @@ class Encoder(Base):
 
 
 class Ranker(Base):
-    """A named set of weights and limits that lists are made with; CHECKs hold their ranges."""
+    """A named set of weights and limits for making lists; CHECKs enforce their ranges."""
 
     __tablename__ = "rankers"
 
@@ -271,7 +271,7 @@ class Ranker(Base):
 
 
 class DeploymentSettings(Base):
-    """What is counted, kept and published in this database, in one row."""
+    """What this database counts, keeps and publishes, in one row."""
 
     __tablename__ = "settings"
 
@@ -288,7 +288,7 @@ class DeploymentSettings(Base):
 
 
 class State(Base):
-    """What the software notes about itself, in one row."""
+    """The software's notes about itself, in one row."""
 
     __tablename__ = "state"
     __table_args__ = INTERNAL
@@ -299,7 +299,7 @@ class State(Base):
 
 
 class Made(Base):
-    """An object that the last run of `sql/` made; a later run drops what it does not make again."""
+    """An object that the last run of `sql/` made; a run that does not make it again drops it."""
 
     __tablename__ = "made"
     __table_args__ = INTERNAL
@@ -324,7 +324,7 @@ class Tuning(Base):
 
 
 class Erasure(Base):
-    """An erasure and when a vacuum cleared what it deleted; whom it erased is not kept."""
+    """An erasure, and when a vacuum cleared its deleted rows; the erased user is not recorded."""
 
     __tablename__ = "erasures"
     __table_args__ = INTERNAL
@@ -335,7 +335,7 @@ class Erasure(Base):
 
 
 class PausedUser(Base):
-    """A user whose events are not stored, whichever way they come."""
+    """A user whose events are not stored, however they arrive."""
 
     __tablename__ = "paused_users"
     __table_args__ = INTERNAL
@@ -358,7 +358,7 @@ class InterestBase(Base):
 
 
 class Release(Base):
-    """Counts with noise that were given out, and what they cost of the privacy budget."""
+    """Published counts with noise, and what they cost of the privacy budget."""
 
     __tablename__ = "releases"
 
@@ -370,7 +370,7 @@ class Release(Base):
 
 
 class EventVector(Base):
-    """View: an event with its weight and vector, which are None while unknown or not encoded."""
+    """View: an event with its weight and vector; each is None while unknown or not encoded."""
 
     __tablename__ = "event_vectors"
     __table_args__ = INTERNAL
@@ -413,7 +413,7 @@ COUNTS = (
     *("items", "items_to_encode", "items_failed", "events", "users", "texts"),
     *("pending", "parked", "deltas", "workers"),
 )
-# A table, not a class: a row of figures has no identity that a session could keep.
+# A table, not a class: a row of figures has no identity for a session to track.
 status = sa.Table(
     "status",
     Base.metadata,

@@ -1,12 +1,12 @@
-"""How long work says how far it is."""
+"""How long-running work reports its progress."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 OnProgress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is, 0 if unknown."""
+"""Called with the name of the step, the amount done, and the total (0 if unknown)."""
 
 
 def silent(_what: str, _done: int, _total: int) -> None:
-    """Say nothing."""
+    """Report nothing."""

@@ -4,10 +4,10 @@ The functions of schema `rec` as selectables, to be joined with an application's
     r = recommend("ada", 20, domain="shop")
     select(Product, r.c.score).join(r, r.c.item_id == Product.sku).order_by(r.c.rank)
 
-Rows come in no promised order: sort by `rank`, or by what a docstring names. A user or item may be
-a column, which gives the rows for every one in the statement. What cannot be right, such as a
-negative `k`, a filter that is no mapping, an id that is no text, or a time without a zone, raises
-`BadInput` at once.
+Rows come in no guaranteed order: sort by `rank`, or by what a docstring names. A user or item may
+be a column; the result then has rows for each of its values. An invalid argument, such as a
+negative `k`, a filter that is not a mapping, an id that is not a str, or a time without a zone,
+raises `BadInput` immediately.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,12 +37,12 @@ WHEN = sa.DateTime(timezone=True)
 @dataclass(frozen=True, slots=True)
 class Recommendation:
     """
-    A place in a list, `rank` counting from 1.
+    An entry of a list; `rank` counts from 1.
 
-    `score` adds up the terms from `content` to `repeat` and takes `aversion` away, each
-    times its weight in the ranker. `topic` counts the user's unrelated interests from 1; `path`
-    says how the item was found: hnsw, exact, transition, companion, trend, newest, or explore if
-    it was drawn.
+    `score` is the sum of the terms from `content` to `repeat` minus `aversion`, each multiplied by
+    its weight in the ranker. `topic` numbers the user's unrelated interests from 1. `path` says how
+    the item was found: hnsw, exact, transition, companion, trend, newest, or explore if it was
+    drawn at random.
     """
 
     rank: int
@@ -84,7 +84,7 @@ class Recommendations(TypedColumns):
 
 @dataclass(frozen=True, slots=True)
 class SimilarItem:
-    """An item and its cosine to another; `path` is hnsw or exact."""
+    """An item and its cosine similarity to another; `path` is hnsw or exact."""
 
     rank: int
     item_id: str
@@ -105,7 +105,7 @@ class Similarities(TypedColumns):
 
 @dataclass(frozen=True, slots=True)
 class PopularItem:
-    """An item and the weights of its positive events, decayed by the settings' half-life."""
+    """An item and the summed weights of its positive events, decayed by the settings' half-life."""
 
     item_id: str
     title: str
@@ -122,7 +122,7 @@ class Masses(TypedColumns):
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A part of a score; of the term `event` it is the part of one event of the user."""
+    """A part of a score; if `term` is `event`, the part of one event of the user."""
 
     term: str
     share: float
@@ -155,7 +155,7 @@ class ListShares(Shares):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Interest:
-    """A horizon: its decayed sum, float32 (dims,) of any length, and its weight in the mix."""
+    """A horizon: its decayed sum, float32 (dims,), not normalised, and its weight in the mix."""
 
     horizon: str
     vector: NDArray[np.float32]
@@ -174,7 +174,7 @@ class Interests(TypedColumns):
     weight: Named[float]
 
 
-def recommend(  # noqa: PLR0913  # as many as the SQL function has
+def recommend(  # noqa: PLR0913  # the parameters of the SQL function
     user_id: Id,
     k: int = 10,
     *,
@@ -190,14 +190,14 @@ def recommend(  # noqa: PLR0913  # as many as the SQL function has
     Return the `k` best items for a user; `rank` counts from 1.
 
     Args:
-        user_id: whoever is unknown gets what is trending.
+        user_id: an unknown user gets trending items.
         k: number of rows; fewer come back only if fewer items qualify.
-        domain: of the items; None for all.
-        filter: attributes that an item must have, with these values.
-        exclude_seen: leave out the items of events of a kind that marks as seen.
-        diversity: from 0, the best scores, to 1, the least alike; None for that of the ranker.
-        as_of: an aware time; the list that the events until then make. None for now.
-        seed: 32 bits; another one draws other items for the places that `exploration` gives away.
+        domain: domain of the items; None means all.
+        filter: attribute values that an item must have.
+        exclude_seen: leave out items on which the user has an event of a kind that marks as seen.
+        diversity: from 0 (best scores) to 1 (least alike); None takes the ranker's value.
+        as_of: an aware time; the list uses only events up to it. None means now.
+        seed: 32 bits; another seed draws other items for the places that `exploration` gives away.
         ranker: a row of `rec.rankers`.
     """
     function = sa.func.rec.recommend(
@@ -234,7 +234,7 @@ def popular(
     filter: Filter | None = None,  # noqa: A002  # as in SQL
     exclude: Sequence[str] = (),
 ) -> FromClause[Masses]:
-    """Return the `k` trending items but those in `exclude`; `mass` is the decayed event weight."""
+    """Return the `k` trending items not in `exclude`; `mass` is their events' decayed weight."""
     function = sa.func.rec.popular(
         *_list(k, domain, filter),
         sa.literal(_texts(exclude), ARRAY(sa.Text())),
@@ -246,11 +246,11 @@ def explain(
     user_id: Id, item_id: Id, as_of: datetime | None = None, *, ranker: str = DEFAULT_RANKER
 ) -> FromClause[Shares]:
     """
-    Return what the score of an item is the sum of, in `share`.
+    Return the shares that add up to the score of an item.
 
     The term `event` has a row per event of the user, for its part in `content`, `latest` and
-    `closest`; each other term has one row, unless it is 0. With `as_of`, an aware time, it is the
-    score of then.
+    `closest`; every other term has one row, unless it is 0. With `as_of`, an aware time, the score
+    is the one at that time.
     """
     function = sa.func.rec.explain(
         _id(user_id), _id(item_id), arguments.time(as_of), arguments.text(ranker)
@@ -265,7 +265,7 @@ def explain_list(
     *,
     ranker: str = DEFAULT_RANKER,
 ) -> FromClause[ListShares]:
-    """Return the shares of several items in one pass; `explained_item` says whose each is."""
+    """Return the shares of several items in one pass; `explained_item` names the item."""
     items = sa.literal(_texts(item_ids), ARRAY(sa.Text()))
     function = sa.func.rec.explain_list(
         _id(user_id), items, arguments.time(as_of), arguments.text(ranker)
@@ -275,9 +275,9 @@ def explain_list(
 
 def interest(user_id: Id, as_of: datetime | None = None) -> FromClause[Interests]:
     """
-    Return a row per horizon: its decayed sum, of any length, and its `weight` in the mix, of sum 1.
+    Return a row per horizon: its decayed sum, not normalised, and its `weight`; weights sum to 1.
 
-    With `as_of`, an aware time, that of then is replayed from the event log.
+    With `as_of`, an aware time, the interest at that time is replayed from the event log.
     """
     function = sa.func.rec.interest(_id(user_id), arguments.time(as_of))
     return _rows(function, Interests)
@@ -285,10 +285,10 @@ def interest(user_id: Id, as_of: datetime | None = None) -> FromClause[Interests
 
 def interest_vector(user_id: Id, horizon: str = "long") -> ScalarSelect[list[float]]:
     """
-    Return one horizon of a user as a unit vector, NULL if nothing is known of them.
+    Return one horizon of a user as a unit vector; NULL if nothing is known of the user.
 
-    In `order_by(ItemVector.embedding.cosine_distance(interest_vector("ada")))` with a limit it is
-    served by the HNSW index, since it is computed once, before the scan.
+    In `order_by(ItemVector.embedding.cosine_distance(interest_vector("ada")))` with a limit, the
+    HNSW index serves the query, because the vector is computed once, before the scan.
     """
     known = interest(user_id)
     unit = sa.cast(sa.func.l2_normalize(known.c.interest), HALFVEC())
@@ -313,9 +313,9 @@ def _id(value: Id) -> sa.ColumnElement[str]:
 
 def _texts(values: Sequence[str]) -> list[str]:
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
-        raise BadInput("what to exclude is a list of ids")
+        raise BadInput("the ids must be a list of str")
     if not all(isinstance(value, str) for value in values):
-        raise BadInput("the ids to exclude are of type str")
+        raise BadInput("every id in the list must be a str")
     return list(values)
 
 

@@ -1,7 +1,7 @@
 """
-What a list is worth. With one right answer in a case, recall and hit rate are the same.
+Metrics of lists. With one right answer per case, recall and hit rate are the same.
 
-Ranks count from 1 and may end in a half (the middle of a tie); infinity stands for not found.
+Ranks count from 1 and may end in a half (the middle of a tie); infinity means not found.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ SHOWN: Final = 20
 CUT: Final = 10
 RESAMPLES: Final = 1000
 NOBODY: Final = -1
-"""Stands in a list for a place that was not filled."""
+"""Marks a place of a list that was not filled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
     """
-    What a model answered to n cases.
+    A model's answers to n cases.
 
-    `ranks` (n,) of the targets among all items; `lists` (n, 20) of places of items, best first.
+    `ranks` (n,) are the targets' ranks among all items; `lists` (n, 20) hold places of items, best
+    first.
     """
 
     ranks: Floats
@@ -41,7 +42,7 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A mean over cases, and the interval that holds 95 % of its resamples over users."""
+    """A mean over cases, and the interval that contains 95 % of its resamples over users."""
 
     mean: float
     low: float
@@ -66,8 +67,8 @@ def variety(lists: Integers, vectors: Floats, counts: Floats) -> dict[str, Float
 
     Args:
         lists: (n, 20) places of items.
-        vectors: (items, dims) of length 1, or 0 where there is none.
-        counts: (items,) events in the log.
+        vectors: (items, dims) of length 1, or 0 for items without a vector.
+        counts: (items,) numbers of events in the log.
     """
     return {
         f"intra_list_distance@{CUT}": intra_list_distance(lists[:, :CUT], vectors),
@@ -77,7 +78,7 @@ def variety(lists: Integers, vectors: Floats, counts: Floats) -> dict[str, Float
 
 
 def intra_list_distance(lists: Integers, vectors: Floats) -> Floats:
-    """Return the mean of 1 - cosine over the pairs of each list, in 0..2; 0 for lists of one."""
+    """Return the mean of 1 - cosine over the pairs of each list, in 0..2; 0 for one item."""
     filled = (lists != NOBODY).astype(np.float64)
     sizes = filled.sum(axis=1)
     summed = np.zeros((len(lists), vectors.shape[1]))
@@ -95,7 +96,7 @@ def novelty(lists: Integers, counts: Floats) -> Floats:
     """
     Return the mean of -log2 p over each list, in bits (self-information; Zhou et al., PNAS 2010).
 
-    p is the item's share of the events of the log, each item having one more event than it has.
+    p is the item's share of the events of the log, after one event is added to each item.
     """
     bits = -np.log2((counts + 1) / (counts + 1).sum())
     filled = lists != NOBODY
@@ -104,19 +105,19 @@ def novelty(lists: Integers, counts: Floats) -> Floats:
 
 
 def coverage(lists: Integers, n_items: int) -> float:
-    """Return the share of the catalogue that is in the first 10 of at least one list."""
+    """Return the share of the catalogue that is among the first 10 of at least one list."""
     shown = np.unique(lists[:, :CUT])
     return float((shown != NOBODY).sum() / n_items)
 
 
 def bootstrap(values: Mapping[str, Floats], users: Integers, seed: int = 0) -> dict[str, Figure]:
     """
-    Return mean and interval of each value over cases, users drawn with replacement.
+    Return the mean and interval of each value over cases; users are drawn with replacement.
 
     Args:
         values: name -> (n,).
         users: (n,) number of the user of each case.
-        seed: of the draws, the same for all models, so that their intervals can be compared.
+        seed: of the draws; the same for all models, so that their intervals can be compared.
     """
     if len(users) == 0:
         return {}
@@ -137,7 +138,7 @@ def _sums(users: Integers, values: Floats) -> Floats:
 
 
 def _resampled(sums: Floats, cases: Floats, seed: int) -> Floats:
-    """Return the means (1000, values) over users drawn with replacement."""
+    """Return the means (1000, values) of resamples that draw users with replacement."""
     generator = np.random.default_rng(seed)
     draws = np.empty((RESAMPLES, sums.shape[1]))
     for number in range(RESAMPLES):
@@ -147,6 +148,6 @@ def _resampled(sums: Floats, cases: Floats, seed: int) -> Floats:
 
 
 def numbered(names: list[str]) -> Integers:
-    """Return a number from 0 for each name, equal for equal names."""
+    """Return a number for each name, counting from 0; equal names get equal numbers."""
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return np.array([numbers[name] for name in names], dtype=np.int64)

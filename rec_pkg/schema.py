@@ -1,4 +1,4 @@
-"""Schemas `rec` and `rec_internal`: bring a database to this version, and tell when it is not."""
+"""Bring schemas `rec` and `rec_internal` to this version, and detect databases of another one."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def sql_files() -> list[Path]:
 
 
 def sql_digest() -> str:
-    """Return the sha256 over names and contents of `sql/`, as hex."""
+    """Return the sha256 over the names and contents of the files of `sql/`, as hex."""
     digest = hashlib.sha256()
     for path in sql_files():
         name = path.relative_to(folder("sql")).as_posix()
@@ -52,7 +52,7 @@ def sql_digest() -> str:
 
 
 def descriptions(text: str) -> Iterator[tuple[str, str, str]]:
-    """Give kind, name and comment of each function and view that a file of `sql/` describes."""
+    """Yield kind, name and comment of each function and view that a file of `sql/` describes."""
     for header, kind, name in DESCRIBED.findall(text):
         yield kind, name, " ".join(line.removeprefix("-- ") for line in header.splitlines())
 
@@ -61,18 +61,18 @@ def migrate(engine: Engine, *, dims: int = 384, revision: str = "head") -> None:
     """
     Upgrade both schemas to `revision`, re-run `sql/`, and leave everything else alone.
 
-    The roles of pgrec are made where the role of `engine` may do so; `role_advice` says what is
-    left to an administrator.
+    The roles of pgrec are created if the role of `engine` may do so; `role_advice` returns what is
+    left for an administrator to do.
 
     Args:
-        engine: of a role that may create a schema and, where it is missing, the extension vector.
-        dims: length of the encoder's vectors; counts only when the tables are first made.
+        engine: its role may create a schema and, if it is missing, the extension vector.
+        dims: length of the encoder's vectors; used only when the tables are first created.
         revision: an Alembic revision; `head` is this version.
 
     Raises:
         PgvectorMissing: if the server does not offer a usable pgvector.
     """
-    # In a transaction of their own: whoever migrates another database of the server waits for it.
+    # A separate transaction, because migrations of other databases of this server wait for it.
     with engine.begin() as connection:
         _execute(connection, (folder("sql") / ROLES).read_text(encoding="utf-8"))
     with engine.connect() as connection:
@@ -80,25 +80,25 @@ def migrate(engine: Engine, *, dims: int = 384, revision: str = "head") -> None:
 
 
 def role_advice(engine: Engine) -> str | None:
-    """Return the SQL that an administrator has to run so that the roles are complete, or None."""
+    """Return the SQL that an administrator must run to complete the roles, or None."""
     with engine.connect() as connection:
         advice: str | None = connection.scalar(sa.text("select rec_internal.role_advice()"))
     return advice
 
 
 def downgrade(engine: Engine, revision: str = "base") -> None:
-    """Take the revisions after `revision` back; `base` empties both schemas, events and all."""
+    """Revert the revisions after `revision`; `base` empties both schemas, including all events."""
     with engine.connect() as connection:
         alembic.command.downgrade(_config(connection, 0), revision)
 
 
 def check(connection: Connection) -> None:
     """
-    Pass if the database's re-run objects are those of this package.
+    Check that the database's re-run objects are those of this package.
 
     Raises:
         SchemaMissing: if the database was never migrated.
-        SchemaTorn: if only one of the two schemas is there.
+        SchemaTorn: if only one of the two schemas exists.
         SchemaMismatch: if another version of the package migrated it.
     """
     if not _is_there(connection):
@@ -109,7 +109,7 @@ def check(connection: Connection) -> None:
 
 def prepare(connection: Connection) -> None:
     """
-    Make schemas and extension where they are missing, and set the transaction's search_path.
+    Create the schemas and the extension if missing, and set the transaction's search_path.
 
     Raises:
         SchemaTorn: if one of the two schemas was dropped or restored without the other.
@@ -139,18 +139,18 @@ def apply_sql(connection: Connection) -> None:
         sa.text("update rec_internal.state set sql_digest = :digest"), {"digest": sql_digest()}
     )
     connection.execute(sa.text("select rec.make_partitions()"))
-    # Tables of a few rows are never analysed by themselves, and every plan joins them.
+    # Autovacuum never analyses tables of a few rows, and every plan joins these.
     _execute(connection, "analyze rec.rankers, rec.settings, rec.horizons, rec.event_kinds")
 
 
 def forget_sql(connection: Connection) -> None:
-    """Note that the re-run objects are not there, if the tables are."""
+    """Record that the re-run objects are absent, if the tables exist."""
     if _is_there(connection):
         connection.execute(sa.text("update rec_internal.state set sql_digest = null"))
 
 
 def _signature(connection: Connection, name: str) -> str:
-    """Return the signature of the function of this name that the transaction has just made."""
+    """Return the signature of the function of this name that this transaction has just created."""
     made = sa.text(
         "select p.oid::regprocedure::text from pg_proc p"
         " where p.pronamespace = cast(:schema as regnamespace) and p.proname = :function"
@@ -161,7 +161,7 @@ def _signature(connection: Connection, name: str) -> str:
 
 
 def _is_there(connection: Connection) -> bool:
-    """Return whether the tables of both schemas are there; raise SchemaTorn if those of one are."""
+    """Return whether the tables of both schemas exist; raise SchemaTorn if only one has them."""
     found = sa.text(
         "select to_regclass('rec.items') is not null, to_regclass('rec_internal.state') is not null"
     )
@@ -179,13 +179,13 @@ def _config(connection: Connection, dims: int) -> alembic.config.Config:
 
 
 def _execute(connection: Connection, statements: str) -> None:
-    """Hand `statements` to the driver as they are: neither `:name` nor `%` means anything."""
+    """Hand `statements` to the driver unchanged: neither `:name` nor `%` is special in them."""
     with closing(connection.connection.cursor()) as cursor:
         cursor.execute(statements)
 
 
 def _pgvector_schema(connection: Connection) -> str:
-    """Return the quoted schema of the extension vector, created in `public` where it is missing."""
+    """Return the quoted schema of the extension vector; create it in `public` if it is missing."""
     find = sa.text(
         "select quote_ident(n.nspname), e.extversion from pg_extension e"
         " join pg_namespace n on n.oid = e.extnamespace where e.extname = 'vector'"

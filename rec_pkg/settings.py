@@ -21,11 +21,11 @@ class Settings(BaseSettings):
     )
     data_dir: Path = Field(
         default_factory=lambda: user_data_path("pgrec", appauthor=False),
-        description="folder of the embedded server's data",
+        description="folder for the data of the embedded server",
     )
     cache_dir: Path = Field(
         default_factory=lambda: user_cache_path("pgrec", appauthor=False),
-        description="folder of the encoders' rebuilt files",
+        description="folder for the rebuilt files of encoders",
     )
     pg_bin: Path | None = Field(
         default=None,
@@ -33,15 +33,15 @@ class Settings(BaseSettings):
     )
     encoder: str = Field(
         default="e5-small",
-        description="name of an encoder record (`pgrec encoder list`) or path of one as JSON",
+        description="name of an encoder (`pgrec encoder list`) or path of its record as JSON",
     )
     threads: int = Field(
         default=0, ge=0, le=1024, description="threads of the encoder; 0: one per core"
     )
     provider: str = Field(
         default="cpu",
-        description="execution provider of onnxruntime that runs the encoder, such as cuda; cpu"
-        " where it cannot. Others than cpu are for encoders in float32, as e5-small-fp32",
+        description="execution provider of onnxruntime for the encoder, such as cuda; cpu if it is"
+        " unavailable. Providers other than cpu need an encoder in float32: e5-small-fp32",
     )
     fold_batch: PositiveInt = Field(
         default=5000, le=1_000_000, description="pending events folded at a time"
@@ -52,16 +52,16 @@ class Settings(BaseSettings):
     poll_seconds: PositiveFloat = Field(
         default=5.0,
         le=86_400,
-        description="longest sleep of an idle worker between two looks at the queue",
+        description="longest sleep of an idle worker between two checks of the queue",
     )
     silence_seconds: PositiveFloat = Field(
         default=10.0,
-        description="how long a worker waits for an answer before it asks whether the line is dead",
+        description="seconds without an answer until a worker checks if its connection is dead",
     )
     metrics_host: str = Field(default="127.0.0.1", description="address of the metrics endpoint")
     metrics_port: int = Field(
         default=9478, ge=0, le=65535, description="port of the metrics endpoint; 0: none"
     )
     log_format: Literal["auto", "console", "json"] = Field(
-        default="auto", description="auto: lines for a terminal, else JSON"
+        default="auto", description="auto: console on a terminal, else json"
     )

@@ -9,15 +9,15 @@ from typing import Final
 @dataclass(frozen=True, slots=True)
 class Term:
     """
-    A term of the score of an item.
+    A term of an item's score.
 
     Args:
-        name: of the column in `rec.score` and `rec.recommend`.
-        meaning: what the term is, in the words of the command line.
+        name: its column in `rec.score` and `rec.recommend`.
+        meaning: its description on the command line.
         of_events: whether `rec.explain` splits it into a share of each event.
         by_decay: whether it is computed with `latest_decay`.
         by_half_life: whether it is computed with `popularity_half_life`.
-        lift: the part of `session_weight` by which it grows right after an event.
+        lift: the fraction of `session_weight` by which it grows right after an event.
         sign: 1 if the score adds it, -1 if the score subtracts it.
     """
 
@@ -31,7 +31,7 @@ class Term:
 
     @property
     def weight(self) -> str:
-        """Return the column of `rec.rankers` that holds its weight."""
+        """Return the column of `rec.rankers` that holds the term's weight."""
         return f"{self.name}_weight"
 
 

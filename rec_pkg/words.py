@@ -1,4 +1,4 @@
-"""Shares of a score in words, for the command line, the demo, and whoever shows reasons."""
+"""Shares of a score in words, for the command line, the demo, and applications."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def subject(share: Share) -> str:
-    """Return what a share is about: the title or text of its event, or its term."""
+    """Return the subject of a share: the title or text of its event, or its term."""
     return share.title or share.text or share.item_id or share.term
 
 
@@ -22,12 +22,12 @@ def quoted(text: str, length: int) -> str:
 
 def reasons(shares: Iterable[Share], most: int = 2, length: int = 40) -> list[str]:
     """
-    Return the events that speak for an item and their parts of all that speaks for it.
+    Return the events that support an item, each with its percentage of all support.
 
     Args:
-        shares: of one item, the greatest first, as `explain` gives them.
-        most: how many reasons, the greatest first.
-        length: of a quotation, in characters.
+        shares: of one item, greatest first, as `explain` returns them.
+        most: the largest number of reasons.
+        length: the longest quotation, in characters.
     """
     pros = [share for share in shares if share.event_id is not None and share.share > 0]
     total = sum(share.share for share in pros)
