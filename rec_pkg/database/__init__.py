@@ -1,4 +1,4 @@
-"""The one place where settings become a database."""
+"""The one place where settings become a database connection."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ LIBPQ_VARIABLES: Final = (
     "PGSERVICE",
 )
 CONNECT_TIMEOUT_S: Final = 10
-SECRET: Final = b"*"  # how libpq marks the options that are passwords
+SECRET: Final = b"*"  # how libpq marks options that are passwords
 
 
 def embedded_server(settings: Settings) -> EmbeddedServer | None:
-    """Return the embedded server, or None if the settings or libpq's variables name another one."""
+    """Return the embedded server; None if the settings or libpq's variables name another one."""
     if settings.database_url or any(map(os.environ.get, LIBPQ_VARIABLES)):
         return None
     return EmbeddedServer(settings.data_dir, settings.pg_bin)
@@ -41,10 +41,10 @@ def embedded_server(settings: Settings) -> EmbeddedServer | None:
 
 def conninfo(settings: Settings, *, create: bool = False) -> str:
     """
-    Return what libpq needs to connect; with the password, if there is one, so never print it.
+    Return the conninfo for libpq; it contains the password, if there is one, so never print it.
 
-    PGREC_DATABASE_URL comes first, then libpq's own variables, then the embedded server: it is
-    started if it is down, and with `create` also if it was never started before.
+    PGREC_DATABASE_URL comes first, then libpq's own variables, then the embedded server, which is
+    started if it is down; `create` also starts one that has never been started.
 
     Raises:
         BadInput: if PGREC_DATABASE_URL is neither a URL nor a connection string.
@@ -65,7 +65,7 @@ def connect(settings: Settings, *, create: bool = False) -> Connection[tuple[Any
     Return a psycopg connection in autocommit.
 
     Raises:
-        DatabaseUnreachable: if the server does not answer or does not let us in.
+        DatabaseUnreachable: if the server does not answer or rejects the login.
         BadInput, EmbeddedServerMissing, EmbeddedServerFailed: see `conninfo`.
     """
     return _connect(conninfo(settings, create=create), autocommit=True)
@@ -73,7 +73,7 @@ def connect(settings: Settings, *, create: bool = False) -> Connection[tuple[Any
 
 def open_engine(settings: Settings, *, create: bool = False) -> Engine:
     """
-    Return an engine whose URL shows no secret; its connections raise what `connect` raises.
+    Return an engine whose URL contains no secret; its connections raise what `connect` raises.
 
     Raises:
         BadInput, DatabaseUnreachable, EmbeddedServerMissing, EmbeddedServerFailed: see `conninfo`.
@@ -83,7 +83,7 @@ def open_engine(settings: Settings, *, create: bool = False) -> Engine:
 
 
 def without_secrets(address: str) -> tuple[str, dict[str, str]]:
-    """Return a conninfo that may be shown, and the environment that carries the password for it."""
+    """Return a conninfo without secrets, and the environment that carries its password."""
     secret = {
         option.keyword.decode()
         for option in psycopg.pq.Conninfo.get_defaults()
@@ -105,13 +105,13 @@ def _connect(address: str, *, autocommit: bool = False) -> Connection[tuple[Any,
 
 
 def _with_defaults(address: str) -> str:
-    """Check and complete a conninfo. What libpq says of a broken one may hold the password."""
+    """Check and complete a conninfo. libpq's error about a broken one may contain the password."""
     try:
         parts = conninfo_to_dict(address)
     except psycopg.Error:
-        raise BadInput("PGREC_DATABASE_URL is no URL or connection string of libpq") from None
+        raise BadInput("PGREC_DATABASE_URL is not a URL or connection string of libpq") from None
     if is_torn(parts) and "://" in address:
-        raise BadInput("in PGREC_DATABASE_URL, write @ and / of a password as %40 and %2F")
+        raise BadInput("in PGREC_DATABASE_URL, write @ and / in a password as %40 and %2F")
     parts.setdefault("fallback_application_name", "pgrec")
     if "PGCONNECT_TIMEOUT" not in os.environ:
         parts.setdefault("connect_timeout", CONNECT_TIMEOUT_S)

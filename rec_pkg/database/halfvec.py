@@ -1,4 +1,4 @@
-"""Vectors as Postgres sends and takes them in binary form."""
+"""Vectors in the binary form that Postgres sends and receives."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ def packed(vectors: NDArray[np.float32]) -> list[bytes]:
 
 
 def _halfvec(dims: int) -> np.dtype[np.void]:
-    """Return the binary form of a halfvec: length, nothing, and the components, big-endian."""
+    """Return the binary form of a halfvec: length, two unused bytes, and big-endian components."""
     return np.dtype([("dims", ">u2"), ("unused", ">u2"), ("embedding", ">f2", (dims,))])

@@ -1,4 +1,4 @@
-"""Poolers between us and the server: how to notice one, and how to get along with it."""
+"""Poolers between this process and the server: how to detect one, and how to work behind it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 def adapt(connection: Connection[Any]) -> None:
-    """Prepare no statements where the next one may find itself in another session."""
+    """Disable prepared statements if the next statement may run in another session."""
     if changes_session(connection):
         connection.prepare_threshold = None
 
 
 def changes_session(connection: Connection[Any]) -> bool:
     """
-    Return whether the server's session is not the one that was promised when we connected.
+    Return whether the server's session differs from the one announced when connecting.
 
-    It is so behind any pooler; behind one in session mode it is the same for all transactions.
+    It differs behind any pooler; a pooler in session mode keeps it for all transactions.
     """
     with connection.transaction():
         return store.session(connection) != connection.info.backend_pid
@@ -34,7 +34,7 @@ def one_session(connection: Connection[Any]) -> Iterator[bool]:
     """
     Stay in one session of the server, and yield whether this takes a transaction.
 
-    Behind a pooler it does.
+    It does behind a pooler.
     """
     if changes_session(connection):
         with connection.transaction():

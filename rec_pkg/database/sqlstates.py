@@ -1,4 +1,4 @@
-"""What the errors of a server mean: the one table of SQLSTATEs, for client, CLI and worker."""
+"""The meaning of server errors: one table of SQLSTATEs for client, CLI and worker."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Kind = Literal[
-    "unreachable",  # the connection is lost, or the server stops
-    "unusable",  # it answers, and can do nothing of this sort now
-    "undefined",  # the schema, or a part of it, is not there
+    "unreachable",  # the connection is lost, or the server is stopping
+    "unusable",  # the server answers, but can do nothing of this kind now
+    "undefined",  # the schema or a part of it is missing
     "forbidden",  # the role lacks a right
-    "unfit",  # the value given cannot be used
-    "passing",  # the same statement may succeed at once
-    "slow",  # it took too long; a smaller piece may pass
+    "unfit",  # the given value cannot be used
+    "passing",  # the same statement may succeed immediately
+    "slow",  # it took too long; a smaller part may succeed
     "other",
 ]
 
@@ -23,8 +23,8 @@ class Meaning(NamedTuple):
     """
     What a SQLSTATE means.
 
-    `any_row` says whether every other row would have failed as well, so that none is to blame;
-    `words` say what is wrong with the server to whoever runs it.
+    `any_row` says whether every other row would have failed too, so that none is to blame; `words`
+    tell the operator what is wrong with the server.
     """
 
     kind: Kind
@@ -35,13 +35,13 @@ class Meaning(NamedTuple):
 LACKING: Final = "the database lacks a table, function or right"
 BY_PREFIX: Final[Mapping[str, Meaning]] = {
     "08": Meaning("unreachable", any_row=True),  # connection exceptions
-    "0A000": Meaning("unfit", any_row=False),  # of a type that is not supported, or no number
+    "0A000": Meaning("unfit", any_row=False),  # an unsupported type, or not a number
     "25": Meaning(
         "unusable",
         any_row=True,
-        words="the server only reads: it is a standby, or set to; a worker needs one that writes",
+        words="the server only reads: it is a standby or set to read only; a worker has to write",
     ),
-    "28": Meaning("unusable", any_row=True, words="the server does not let us in"),
+    "28": Meaning("unusable", any_row=True, words="the server rejects the login"),
     "3F000": Meaning("undefined", any_row=True, words=LACKING),  # schema
     "40": Meaning(
         "passing",
@@ -56,20 +56,20 @@ BY_PREFIX: Final[Mapping[str, Meaning]] = {
     "53": Meaning(
         "unusable",
         any_row=True,
-        words="the server has no room or memory left, or too many connections",
+        words="the server has no room, memory or connections left",
     ),
-    "54": Meaning("unfit", any_row=False),  # beyond a limit, as JSON too deep
-    "55": Meaning("unusable", any_row=True),  # not in the needed state, lock not available
+    "54": Meaning("unfit", any_row=False),  # beyond a limit, such as JSON that is too deep
+    "55": Meaning("unusable", any_row=True),  # not in the required state, or lock not available
     "57": Meaning("unusable", any_row=True),  # operator intervention
     "57014": Meaning("slow", any_row=False),  # statement_timeout, or an operator
-    "57P": Meaning("unreachable", any_row=True),  # the server stops
+    "57P": Meaning("unreachable", any_row=True),  # the server is stopping
     "58": Meaning("unusable", any_row=True, words="the server cannot read or write its files"),
 }
-"""The longest prefix of a SQLSTATE that is here says what it means."""
+"""The longest matching prefix of a SQLSTATE gives its meaning."""
 
 UNKNOWN: Final = Meaning("other", any_row=False)
 NONE: Final = Meaning("other", any_row=True)
-"""That of an error without a SQLSTATE: it was raised here, not by the server."""
+"""The meaning of an error without a SQLSTATE: it was raised here, not by the server."""
 
 
 def sqlstate(error: BaseException | None) -> str:

@@ -1,4 +1,4 @@
-"""What is asked of a server through any connection."""
+"""Queries that work on any connection to a server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def session(connection: Connection[Any]) -> int:
-    """Return the process id of the server's session in which this is asked."""
+    """Return the process id of the server session that answers."""
     return int(one(connection, "select pg_backend_pid()")[0])
 
 
@@ -19,10 +19,10 @@ def one(
     connection: Connection[Any], call: LiteralString, arguments: tuple[object, ...] = ()
 ) -> tuple[Any, ...]:
     """
-    Return the one row that a call gives.
+    Return the one row that a call returns.
 
     Raises:
-        DatabaseRefused: if it gives none.
+        DatabaseRefused: if it returns none.
     """
     row = connection.execute(call, arguments).fetchone()
     if row is None:
