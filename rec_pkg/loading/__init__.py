@@ -1,4 +1,4 @@
-"""Loading files of items and events: read, check, COPY, merge; again and again without harm."""
+"""Loads files of items and events: read, check, COPY, merge. Repeating a load is harmless."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ CHUNK: Final = 10_000
 
 OnReject = Callable[[Rejection], None]
 OnProgress = Callable[[str, int, int], None]
-"""Called with what is going on (`read` or `merge`), how far it is, and how far it goes."""
+"""Called with the step (`read` or `merge`), the amount done, and the total."""
 
 
 @dataclass(frozen=True)
 class Report:
     """
-    What became of the rows of a file.
+    The outcome of loading a file.
 
-    `rows` were usable and `rejected` were not; `repeated` ones were dropped for a later row of
-    the same item. Events that were in the log already count as `unchanged`. `ignored` are columns
-    that mean nothing to us.
+    `rows` were usable and `rejected` were not; `repeated` rows were dropped in favour of a later
+    row of the same item. Events that were already in the log count as `unchanged`. `ignored` names
+    the columns that pgrec does not use.
     """
 
     rows: int
@@ -50,7 +50,7 @@ class Report:
     ignored: tuple[str, ...]
 
 
-def load_items(  # noqa: PLR0913  # a file can be read in as many ways
+def load_items(  # noqa: PLR0913  # one parameter per way to read a file
     connection: Connection[Any],
     path: Path,
     mapping: Mapping[str, str] | None = None,
@@ -64,19 +64,19 @@ def load_items(  # noqa: PLR0913  # a file can be read in as many ways
     """
     Insert the items of a file into `rec.items`, update those that differ, and wake the worker.
 
-    Columns (or keys) are item_id, domain, title, body, attributes (a JSON object), tags (a list,
-    or text with `|` between them), available and created_at; every other one becomes an
-    attribute. What the file does not speak of stays as it is. Of rows with the same item_id the
-    last counts. Each chunk of rows is merged in a transaction of its own, or under a savepoint if
-    the connection is in a transaction already or goes through a pooler.
+    Columns (or keys) are item_id, domain, title, body, attributes (a JSON object), tags (a list, or
+    text with `|` between them), available and created_at; every other one becomes an attribute.
+    Columns that the file lacks stay unchanged. If several rows have the same item_id, the last one
+    counts. Each chunk of rows is merged in a transaction of its own, or under a savepoint if the
+    connection is already in a transaction or goes through a pooler.
 
     Args:
-        connection: of a role that may write `rec.items` and make temporary tables.
+        connection: its role may write `rec.items` and create temporary tables.
         path: a .csv, .tsv, .jsonl or .ndjson file, or one of these with .gz.
         mapping: our name of a column -> the file's name of it.
-        domain: that of rows without one.
+        domain: domain of rows without one.
         numbers: attributes that are numbers; in a CSV the others stay text.
-        delimiter: of a CSV; None: comma, or tab in a .tsv.
+        delimiter: of a CSV; None means comma, or tab in a .tsv.
         on_reject: called with each row that is not loaded.
         on_progress: called after each chunk.
 
@@ -99,7 +99,7 @@ def load_items(  # noqa: PLR0913  # a file can be read in as many ways
     return Report(feed.good, inserted, updated, unchanged, repeated, feed.rejected, ())
 
 
-def load_events(  # noqa: PLR0913  # the same
+def load_events(  # noqa: PLR0913  # as above
     connection: Connection[Any],
     path: Path,
     mapping: Mapping[str, str] | None = None,
@@ -112,13 +112,13 @@ def load_events(  # noqa: PLR0913  # the same
     """
     Append the events of a file to `rec.events`, as if the application had inserted them.
 
-    Columns (or keys) are user_id, item_id or text or both, kind, value, occurred_at (ISO 8601,
-    UTC if it names no zone, or epoch seconds; none: now) and dedupe_key; others are ignored. An
-    event whose user and dedupe key are in the log already is passed over. Where the file gives no
-    key it follows from what the row says and how many equal rows came before, so that loading a
+    Columns (or keys) are user_id, item_id or text or both, kind, value, occurred_at (ISO 8601, UTC
+    if it names no zone, or epoch seconds; now if empty) and dedupe_key; others are ignored. An
+    event whose user and dedupe key are already in the log is skipped. If the file gives no key, the
+    key is derived from the row's values and the number of equal rows before it, so that loading a
     file again, or a longer one that contains it, inserts nothing twice.
 
-    For the arguments and errors see `load_items`; `kind` is that of rows without one.
+    For the arguments and errors see `load_items`; `kind` is the kind of rows without one.
     """
     source = Source(path, delimiter)
     convert = EventRows(_event_kinds(connection, path), kind)
@@ -136,7 +136,7 @@ def load_events(  # noqa: PLR0913  # the same
 
 
 class Feed:
-    """The rows of a file, renamed and checked; those that fail are reported and counted."""
+    """The rows of a file, renamed and checked; rejected rows are reported and counted."""
 
     def __init__(
         self,
@@ -158,7 +158,7 @@ class Feed:
 
     @contextmanager
     def rows(self, key: str) -> Iterator[Iterator[tuple[Any, ...]]]:
-        """Open the file and give tuples for COPY; a table must have the column `key`."""
+        """Open the file and yield tuples for COPY; a table must have the column `key`."""
         with self._source.open() as rows:
             self._check_header(key)
             yield self._checked(rows)
@@ -171,7 +171,7 @@ class Feed:
         if missing := sorted(needed - set(columns)):
             raise BadInput(
                 f"{self._source.path}:1: no column {', '.join(missing)}"
-                f" among {', '.join(columns)[:300]}; --map {key}=NAME names another one"
+                f" among {', '.join(columns)[:300]}; --map {key}=NAME takes another column"
             )
 
     def _checked(self, rows: Iterator[tuple[int, Row | BadRow]]) -> Iterator[tuple[Any, ...]]:
@@ -209,7 +209,7 @@ def copy_chunk(
     copying: Callable[[Cursor[Any]], AbstractContextManager[Copy]],
     rows: Iterator[tuple[Any, ...]],
 ) -> int:
-    """Copy the next rows into a table of the session and return how many there were."""
+    """Copy the next rows into a table of the session and return their number."""
     copied = 0
     with connection.transaction(), connection.cursor() as cursor, copying(cursor) as copy:
         for values in islice(rows, CHUNK):
@@ -237,7 +237,7 @@ def _merge_items(
 
 @contextmanager
 def stopping(path: Path) -> Iterator[None]:
-    """Say of which file it was that the database refused something."""
+    """Name the file in the error if the database refuses something."""
     try:
         yield
     except psycopg.Error as error:

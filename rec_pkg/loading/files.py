@@ -1,4 +1,4 @@
-"""Rows out of a CSV or JSON Lines file, one at a time, and the lines that are none."""
+"""Reads the rows of a CSV or JSON Lines file one at a time, including lines that are not rows."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class BadRow(ValueError):
 
 @dataclass(frozen=True)
 class Rejection:
-    """A line of the file that was not loaded, and why."""
+    """A line of the file that was not loaded, and the reason."""
 
     path: Path
     line: int
@@ -44,14 +44,14 @@ class Rejection:
 
 class Source:
     """
-    A file of rows: CSV with a header, or JSON Lines; `.gz` of either.
+    A file of rows: CSV with a header, or JSON Lines; either may be a `.gz`.
 
-    Iterating gives (number of its first line, row) or (that number, BadRow). The rows hold text
-    that Postgres can hold: UTF-8 without NUL bytes. In a row of CSV every value is text; in one
-    of JSON it has its JSON type.
+    Iterating yields (number of the row's first line, row) or (that number, BadRow). The rows
+    contain only text that Postgres can store: UTF-8 without NUL bytes. In a CSV every value is
+    text; in JSON Lines it has its JSON type.
 
     Raises:
-        BadInput: if there is no such file, it is empty or damaged, or it has no usable header.
+        BadInput: if the file does not exist, is empty or damaged, or has no usable header.
     """
 
     def __init__(self, path: Path, delimiter: str | None = None) -> None:
@@ -62,7 +62,7 @@ class Source:
             names = ", ".join([*TABLES, *JSON_LINES])
             raise BadInput(f"{path}: the name ends in none of {names}, nor in these with .gz")
         if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
-            raise BadInput("a delimiter is one character, neither a quote nor a line break")
+            raise BadInput("a delimiter must be one character other than a quote or a line break")
         self.path = path
         self.columns: tuple[str, ...] | None = None
         self._delimiter = delimiter or TABLES.get(suffix, ",")
@@ -72,7 +72,7 @@ class Source:
 
     @contextmanager
     def open(self) -> Iterator[Iterator[tuple[int, Row | BadRow]]]:
-        """Open the file and read its header, if it has one; give the rows."""
+        """Open the file, read its header if it has one, and yield the rows."""
         try:
             with self.path.open("rb") as raw:
                 self._raw, self.size = raw, self.path.stat().st_size
@@ -83,7 +83,7 @@ class Source:
             self._raw = None
 
     def position(self) -> int:
-        """Return how many bytes of the file have been read, of `size`."""
+        """Return how many of the `size` bytes of the file have been read."""
         return self._raw.tell() if self._raw is not None and self._raw.seekable() else 0
 
     def _rows(self, raw: IO[bytes]) -> Iterator[tuple[int, Row | BadRow]]:
@@ -120,7 +120,7 @@ class Source:
 
 
 class _Lines:
-    """The lines of a file as text; `flaw` says what is wrong with one since it was last cleared."""
+    """The lines of a file as text; `flaw` describes a bad line until it is cleared."""
 
     def __init__(self, file: IO[bytes] | gzip.GzipFile) -> None:
         self._file = file
@@ -201,12 +201,12 @@ def _json_row(line: str) -> Row | BadRow:
     return row if isinstance(row, dict) else BadRow("not a JSON object")
 
 
-def parse_json(text: str) -> Any:  # noqa: ANN401  # whatever the text says
+def parse_json(text: str) -> Any:  # noqa: ANN401  # a JSON value has any type
     """
-    Return the value of a JSON text that jsonb can hold.
+    Return the value of a JSON text, if jsonb can store it.
 
     Raises:
-        BadRow: if it is not JSON, or holds NaN, infinity, NUL, a lone surrogate, or is too deep.
+        BadRow: if it is not JSON, contains NaN, infinity, NUL or a lone surrogate, or is too deep.
     """
     try:
         value = json.loads(text, parse_constant=_refuse, parse_float=_finite)

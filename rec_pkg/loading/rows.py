@@ -1,4 +1,4 @@
-"""What a row of a file must be to become an item or an event."""
+"""Turns rows of a file into items, events and vectors, and rejects rows that cannot be used."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-ID_BYTES: Final = 1000  # two of them and a kind fit into an entry of an index, 2,704 bytes
+ID_BYTES: Final = 1000  # two ids and a kind fit into an index entry of 2,704 bytes
 NAME_BYTES: Final = 200
 EPOCH: Final = re.compile(r"-?\d{9,11}(\.\d+)?", re.ASCII)  # eight digits are a date
 TRUTHS: Final = {"true": True, "t": True, "yes": True, "y": True, "1": True} | {
@@ -38,10 +38,10 @@ Tuple = tuple[Any, ...]
 @dataclass(frozen=True)
 class ItemRows:
     """
-    Turns rows into tuples of `ITEM_COLUMNS`; None stands for what the file does not say.
+    Turns rows into tuples of `ITEM_COLUMNS`; None means that the file does not give a value.
 
-    `domain` is that of rows without one. Columns that are none of ours become attributes; those
-    named in `numbers` become numbers.
+    `domain` is the domain of rows without one. Unknown columns become attributes; those named in
+    `numbers` become numbers.
     """
 
     domain: str | None = None
@@ -84,8 +84,8 @@ class EventRows:
     """
     Turns rows into tuples of `EVENT_COLUMNS`; every event gets a dedupe key.
 
-    Where the file gives none it is made from what the row says and from how many rows of the file
-    said the same before. `kind` is that of rows without one; `kinds` are the known ones.
+    If the file gives no key, it is derived from the row's values and the number of equal rows
+    before it in the file. `kind` is the kind of rows without one; `kinds` are the known ones.
     """
 
     kinds: Collection[str]
@@ -149,7 +149,7 @@ class VectorRows:
 
 
 def identifier(row: Row, name: str, *, needed: bool = True) -> str | None:
-    """Return the id in this column, or None if it may be missing and is."""
+    """Return the id in this column; None if it is absent and not needed."""
     value = row.get(name)
     if isinstance(value, bool) or not isinstance(value, str | int | None):
         raise BadRow(f"{name} must be text or a whole number")
@@ -162,7 +162,7 @@ def identifier(row: Row, name: str, *, needed: bool = True) -> str | None:
 
 
 def moment(value: object, name: str) -> datetime | None:
-    """Return the time that ISO 8601 or epoch seconds tell, in UTC unless they name a zone."""
+    """Return the time given as ISO 8601 or epoch seconds; without a zone it is UTC."""
     if value is None or value == "":
         return None
     try:
@@ -229,5 +229,5 @@ def _tags(value: object) -> list[str] | None:
         return None
     parts = value.split("|") if isinstance(value, str) else value
     if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
-        raise BadRow("tags must be a list of texts, or texts with | between them")
+        raise BadRow("tags must be a list of texts, or one text with | between the tags")
     return [part.strip() for part in parts if part.strip()]

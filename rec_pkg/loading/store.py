@@ -1,4 +1,4 @@
-"""The calls into `sql/` by which files of items, events and vectors are loaded."""
+"""The calls into `sql/` that load files of items, events and vectors."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ COPY_VECTORS: Final = (
 
 
 def stage_items(connection: Connection[Any]) -> None:
-    """Make the session's table for rows of items, or empty it."""
+    """Create the session's table for rows of items, or empty it."""
     connection.execute("select rec_internal.stage_items()")
 
 
@@ -46,19 +46,19 @@ def copy_items(cursor: Cursor[Any]) -> AbstractContextManager[Copy]:
 
 
 def settle_items(connection: Connection[Any]) -> int:
-    """Keep the last row of each item and return how many others were dropped."""
+    """Keep the last row of each item and return the number of dropped rows."""
     return int(one(connection, "select rec_internal.settle_items()")[0])
 
 
 def merge_items(connection: Connection[Any], first: int, last: int) -> tuple[int, int, int]:
-    """Merge the rows at these places; return how many were inserted, updated, unchanged."""
+    """Merge the rows at these places; return how many were inserted, updated and unchanged."""
     call = "select inserted, updated, unchanged from rec_internal.merge_items(%s, %s)"
     inserted, updated, unchanged = one(connection, call, (first, last))
     return inserted, updated, unchanged
 
 
 def stage_events(connection: Connection[Any]) -> None:
-    """Make the session's table for rows of events, or empty it."""
+    """Create the session's table for rows of events, or empty it."""
     connection.execute("select rec_internal.stage_events()")
 
 
@@ -68,12 +68,12 @@ def copy_events(cursor: Cursor[Any]) -> AbstractContextManager[Copy]:
 
 
 def merge_events(connection: Connection[Any]) -> int:
-    """Append what was copied to the event log and return how many events were new."""
+    """Append the copied rows to the event log and return how many events were new."""
     return int(one(connection, "select rec_internal.merge_events()")[0])
 
 
 def stage_vectors(connection: Connection[Any]) -> None:
-    """Make the session's table for vectors of items, or empty it."""
+    """Create the session's table for vectors of items, or empty it."""
     connection.execute("select rec_internal.stage_vectors()")
 
 
@@ -83,26 +83,26 @@ def copy_vectors(cursor: Cursor[Any]) -> AbstractContextManager[Copy]:
 
 
 def merge_vectors(connection: Connection[Any], fingerprint: str) -> tuple[int, int, int, int]:
-    """Store what was copied; return how many vectors were new, changed, the same, of no item."""
+    """Store the copied vectors; return how many were new, changed, unchanged, without item."""
     call = "select inserted, updated, unchanged, unknown from rec_internal.merge_vectors(%s)"
     inserted, updated, unchanged, unknown = one(connection, call, (fingerprint,))
     return inserted, updated, unchanged, unknown
 
 
 def drop_vector_index(connection: Connection[Any]) -> bool:
-    """Drop the index of the vectors if there are none, and return whether it is missing now."""
+    """Drop the vectors' index if there are no vectors, and return whether it is missing now."""
     return bool(one(connection, "select rec_internal.drop_vector_index()")[0])
 
 
 def make_vector_index(connection: Connection[Any], workers: int | None, memory: str | None) -> bool:
-    """Make the index of the vectors if it is missing, and return whether it was."""
+    """Create the vectors' index if it is missing, and return whether it was."""
     return bool(
         one(connection, "select rec_internal.make_vector_index(%s, %s)", (workers, memory))[0]
     )
 
 
 def index_progress(connection: Connection[Any], pid: int) -> tuple[int, int] | None:
-    """Return how far the index is that a session is making, and of how much; None if none is."""
+    """Return the done and total amounts of the index a session is building; None if it is not."""
     call = "select done, total from rec_internal.index_progress(%s)"
     return connection.execute(call, [pid]).fetchone()
 
@@ -113,5 +113,5 @@ def event_kinds(connection: Connection[Any]) -> frozenset[str]:
 
 
 def wake(connection: Connection[Any]) -> None:
-    """Have a sleeping worker look at once."""
+    """Wake a sleeping worker."""
     connection.execute("select rec.wake()")

@@ -1,4 +1,4 @@
-"""Loading vectors that were made elsewhere: COPY, merge, and the index once, after the rows."""
+"""Loads vectors that were made elsewhere: COPY, merge, and one index build after all rows."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 COLUMNS: Final = ("item_id", "embedding")
 SHORTEST: Final = 12
-"""Digits of a fingerprint that tell an encoder; as many as logs and errors show."""
+"""Fewest digits of a fingerprint that identify an encoder; logs and errors show as many."""
 
 LOOK_S: Final = 0.5
 MEMORY: Final = re.compile(r"\d+(kB|MB|GB|TB)")
@@ -38,7 +38,7 @@ MEMORY: Final = re.compile(r"\d+(kB|MB|GB|TB)")
 
 @dataclass(frozen=True)
 class VectorReport:
-    """What became of the vectors of a file; `unknown` are those of items that are not there."""
+    """The outcome of loading vectors; `unknown` counts vectors whose item does not exist."""
 
     rows: int
     inserted: int
@@ -48,7 +48,7 @@ class VectorReport:
     rejected: int
 
 
-def load_vectors(  # noqa: PLR0913  # a file can be read in as many ways
+def load_vectors(  # noqa: PLR0913  # one parameter per way to read a file
     connection: Connection[Any],
     path: Path,
     fingerprint: str,
@@ -61,32 +61,33 @@ def load_vectors(  # noqa: PLR0913  # a file can be read in as many ways
     on_progress: OnProgress = lambda *_: None,
 ) -> VectorReport:
     """
-    Store the vectors of a file as those of the present contents of the items.
+    Store the vectors of a file as the vectors of the items' present contents.
 
     Columns (or keys) are item_id and embedding, a list of numbers; the length of a vector does not
-    matter. If no vectors are stored yet, the HNSW index is dropped before the first and made after
-    the last one; until then lists compare all items. Each chunk is a transaction of its own. Broken
-    off at any point, it is gone on with by the same call. While the index is made nobody stores
-    vectors: stop the workers meanwhile. Behind a pooler the index stays.
+    matter. If no vectors are stored yet, the HNSW index is dropped before the first row and built
+    after the last one; until then lists compare all items. Each chunk is a transaction of its own.
+    After an interruption, the same call continues the work. Stop the workers first: nobody can
+    store vectors while the index is being built. Behind a pooler the index is kept.
 
     Args:
-        connection: of the owner of schema `rec`.
+        connection: its role owns schema `rec`.
         path: a .csv, .tsv, .jsonl or .ndjson file, or one of these with .gz.
-        fingerprint: of the encoder that made the vectors, or its first 12 digits or more. It must
-            be the active one, or the one on which that rests by a calibration.
+        fingerprint: of the encoder that made the vectors, or at least its first 12 digits. It must
+            be the active encoder, or the one beneath the active calibration.
         mapping: our name of a column -> the file's name of it.
-        workers: processes that make the index beside the server's own; None: as it is set.
-        memory: for the index, such as 4GB; None: as it is set.
-        delimiter: of a CSV; None: comma, or tab in a .tsv.
+        workers: processes that build the index beside the server's own; None means the server's
+            setting.
+        memory: memory for the index, such as 4GB; None means the server's setting.
+        delimiter: of a CSV; None means comma, or tab in a .tsv.
         on_reject: called with each row that is not loaded.
-        on_progress: called after each chunk, and with `index` while that is made.
+        on_progress: called after each chunk, and with `index` while the index is built.
 
     Raises:
-        BadInput: if nothing of the file can be read, or it is of another encoder.
+        BadInput: if nothing of the file can be read, or its vectors are of another encoder.
         LoadStopped: if the database refuses a chunk.
     """
     if memory is not None and not MEMORY.fullmatch(memory):
-        raise BadInput(f"{memory} is no amount of memory; 4GB or 500MB is")
+        raise BadInput(f"{memory} is not an amount of memory such as 4GB or 500MB")
     source = Source(path, delimiter)
     with connection.transaction():
         active = _active(connection, fingerprint)
@@ -99,7 +100,7 @@ def load_vectors(  # noqa: PLR0913  # a file can be read in as many ways
     ):
         with connection.transaction():
             store.stage_vectors(connection)
-            if not in_one_transaction:  # which would keep all others from the table
+            if not in_one_transaction:  # it would keep everyone else from the table
                 store.drop_vector_index(connection)
         placed = _placed(rows, active, fingerprint)
         while copy_chunk(connection, store.copy_vectors, placed):
@@ -119,7 +120,7 @@ def make_index(
     memory: str | None = None,
     on_progress: OnProgress = lambda *_: None,
 ) -> bool:
-    """Make the HNSW index of the vectors if it is missing, and return whether it was."""
+    """Build the HNSW index of the vectors if it is missing, and return whether it was."""
     on_progress("index", 0, 0)
     with _watched(connection, on_progress), connection.transaction():
         return store.make_vector_index(connection, workers, memory)
@@ -132,14 +133,14 @@ def _active(connection: Connection[Any], fingerprint: str) -> ActiveEncoder:
     known = [active.fingerprint, *filter(None, [active.base])]
     if len(fingerprint) < SHORTEST or not any(each.startswith(fingerprint) for each in known):
         names = " and ".join(each[:SHORTEST] for each in known)
-        raise BadInput(f"vectors of {names} are stored here, those of the file are of another one")
+        raise BadInput(f"vectors of {names} are stored here; those of the file are of another one")
     return active
 
 
 def _placed(
     rows: Iterator[tuple[Any, ...]], active: ActiveEncoder, fingerprint: str
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield the rows in the space of the stored vectors, in binary form."""
+    """Yield the rows in binary form, in the space of the stored vectors."""
     calibration = None
     if active.calibration is not None and not active.fingerprint.startswith(fingerprint):
         calibration = Calibration.from_bytes(active.calibration, active.dims)
@@ -151,7 +152,7 @@ def _placed(
 
 @contextmanager
 def _watched(connection: Connection[Any], on_progress: OnProgress) -> Iterator[None]:
-    """Tell how far the index is that a connection makes, by asking on another one."""
+    """Report the progress of a connection's index build by asking on a second connection."""
     over = Event()
     address, password = connection.info.dsn, connection.info.password
     pid = connection.info.backend_pid
