@@ -1,1 +1,1 @@
-"""What is done to a deployment as a whole: calibrate, release, vacuum, examine."""
+"""Operations on a deployment as a whole: calibrate, release, vacuum, examine."""

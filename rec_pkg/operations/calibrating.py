@@ -1,4 +1,4 @@
-"""A catalogue's own calibration: stored vectors move into another space, and nothing is encoded."""
+"""A catalogue's own calibration: moves the stored vectors to another space, encoding nothing."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ K = TypeVar("K", str, bytes)
 
 RIDGE: Final = 0.1
 """
-With it nDCG@10 of the content terms was .1081 on the validation rows of a catalogue that it was
-fitted on, and .1055 without a calibration.
+With this ridge, nDCG@10 of the content terms was .1081 on the validation rows of the catalogue that
+it was fitted on, and .1055 without a calibration.
 """
 
 SAMPLE: Final = 20_000
@@ -37,7 +37,7 @@ USERS_AT_ONCE: Final = 200
 
 @dataclass(frozen=True)
 class _Table(Generic[K]):
-    """How the vectors of a table are read in the order of their keys, and copied to their place."""
+    """How to read the vectors of a table in key order, and how to copy them to their place."""
 
     first: K
     rows_after: Callable[[Connection[Any], K, int], list[tuple[K, bytes]]]
@@ -56,22 +56,23 @@ def calibrate(
     connection: Connection[Any], ridge: float | None = None, on_progress: OnProgress = _unseen
 ) -> str:
     """
-    Fit a soft whitening on the vectors of the items, apply it to all vectors, make interests anew.
+    Fit a soft whitening on the items' vectors, apply it to all vectors, and rebuild interests.
 
-    All of it is one transaction: lists go on as before until its end. A database that is calibrated
-    already is calibrated anew, from the vectors beneath.
+    All of it is one transaction: lists stay as they were until it ends. A database that is already
+    calibrated is calibrated again from the encoder's own vectors.
 
     Args:
-        connection: of the owner of schema `rec`. In a transaction of the caller's it is part of it.
-        ridge: of `fit_calibration`, in units of the mean eigenvalue; None: `RIDGE`.
-        on_progress: told of "items", "texts", "index", "users" and "swap", how many are done, and
-            of how many.
+        connection: its role owns schema `rec`. If the caller has a transaction open, this joins it.
+        ridge: of `fit_calibration`, in units of the mean eigenvalue; None means `RIDGE`.
+        on_progress: called with "items", "texts", "index", "users" or "swap", the number done, and
+            the total.
 
     Returns:
         The fingerprint under which vectors are stored from now on.
 
     Raises:
-        CalibrationRefused: if there is no encoder yet, if items wait for a vector or are too few.
+        CalibrationRefused: if there is no encoder yet, if items wait for a vector, or if there are
+            too few items.
         BadInput: if `ridge` is not positive, or all vectors are equal.
     """
     with connection.transaction():
@@ -84,10 +85,10 @@ def calibrate(
 
 def uncalibrate(connection: Connection[Any], on_progress: OnProgress = _unseen) -> str:
     """
-    Take the calibration of the catalogue back and return the fingerprint of the encoder beneath.
+    Remove the catalogue's calibration and return the fingerprint of the encoder itself.
 
-    Vectors are those of the encoder again, but for the rounding of a halfvec. Nothing happens in a
-    database that is not calibrated. The rest is as with `calibrate`.
+    The vectors are the encoder's own again, except for the rounding of a halfvec. A database that
+    is not calibrated stays unchanged. Otherwise the same holds as for `calibrate`.
 
     Raises:
         CalibrationRefused: if there is no encoder yet.
@@ -108,15 +109,15 @@ def _lock(connection: Connection[Any]) -> ActiveEncoder:
 
 
 def _check_items(connection: Connection[Any], active: ActiveEncoder) -> None:
-    """Pass if all items have their vectors and are enough to tell more than noise."""
+    """Check that all items have vectors and are enough to tell more than noise."""
     found = store.vectors_to_move(connection)
     if found.items_to_encode:
         waiting = f"{found.items_to_encode:,} items wait for a vector"
         raise CalibrationRefused(f"{waiting}; run `pgrec worker --once` first")
     if found.items < 2 * active.dims:
         raise CalibrationRefused(
-            f"it has {found.items:,} items with a vector; with fewer than {2 * active.dims:,}, "
-            f"twice the dimensions, whitening would fit noise"
+            f"only {found.items:,} items have a vector; with fewer than {2 * active.dims:,} "
+            f"(twice the dimensions), whitening would fit noise"
         )
 
 
@@ -174,7 +175,7 @@ def _move_interests(connection: Connection[Any], on_done: Callable[[int], None])
 
 
 def _uncalibrated(active: ActiveEncoder, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return what the encoder itself gave, of stored vectors (n, dims)."""
+    """Return the encoder's own vectors behind stored vectors (n, dims)."""
     if active.calibration is None:
         return vectors
     return Calibration.from_bytes(active.calibration, active.dims).invert(vectors)

@@ -1,4 +1,4 @@
-"""What a look at a deployment finds: what is well, what to look at, and what does not work."""
+"""Examines a deployment: what is fine, what deserves attention, and what does not work."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ PROBE_S: Final = 2.0
 @dataclass(frozen=True, slots=True)
 class Finding:
     """
-    Something that was looked at.
+    The result of one check.
 
-    `level` is green, yellow (look at it) or red (it does not work as promised); `advice` says what
-    to do, None where all is well.
+    `level` is green, yellow (worth attention) or red (does not work as promised); `advice` says
+    what to do, and is None if all is well.
     """
 
     what: str
@@ -34,18 +34,18 @@ class Finding:
 
 def examine(connection: Connection[Any]) -> list[Finding]:
     """
-    Return what is found on a database and on the way to it.
+    Return the findings about a database and the connection to it.
 
     Args:
-        connection: in autocommit. What its role may not see is left out, and said to be.
+        connection: in autocommit. Findings say what its role may not see.
     """
     return [*_outside(connection), *_inside(connection)]
 
 
 def _outside(connection: Connection[Any]) -> Iterator[Finding]:
-    """Look at what lies between here and the server."""
+    """Examine the connection between this process and the server."""
     if store.in_recovery(connection):
-        advice = "Lists can be read here; doctor and worker belong to the primary."
+        advice = "This server serves lists; run doctor and worker on the primary."
         yield Finding("line", "yellow", "to a standby", advice)
         return
     direct = not pooler.changes_session(connection)
@@ -54,24 +54,24 @@ def _outside(connection: Connection[Any]) -> Iterator[Finding]:
         yield Finding("line", "green", "direct", None)
     elif heard:
         advice = (
-            "It keeps sessions, so a worker may use it; a direct line is one thing less to fail."
+            "It keeps sessions, so a worker may use it; a direct connection is less likely to fail."
         )
         yield Finding("line", "yellow", "through a pooler", advice)
     else:
-        advice = "Give the worker a URL of the server itself: it LISTENs, and would not be woken."
+        advice = "Give the worker a URL of the server itself, or no notification will wake it."
         yield Finding("line", "red", "through a pooler that takes sessions apart", advice)
 
 
 def _inside(connection: Connection[Any]) -> Iterator[Finding]:
-    """Look at the schema, then ask it."""
+    """Check the version of the schema, then ask `rec.health`."""
     found = store.schema_digest(connection)
     advice = "Run `pgrec migrate`."
     if found.missing:
         yield Finding("schema", "red", "there is no schema rec", advice)
         return
     if found.hidden:
-        asked = "Ask as a member of rec_app, rec_worker or rec_owner."
-        yield Finding("schema", "yellow", "this role may not look at its version", asked)
+        asked = "Run it as a member of rec_app, rec_worker or rec_owner."
+        yield Finding("schema", "yellow", "this role may not read its version", asked)
     elif found.digest != schema.sql_digest():
         yield Finding("schema", "red", "migrated by another version of pgrec", advice)
         return

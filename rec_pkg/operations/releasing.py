@@ -1,10 +1,10 @@
 """
 Counts with noise, for publication: differential privacy by OpenDP.
 
-What one user adds is bounded in the database (`rec_internal.bounded_counts`), the keys are those of
-the catalogue and the settings, and OpenDP draws the noise and computes its scale. Two databases
-that differ in all of one user's events give any answer with probabilities that differ by a factor
-of at most e^epsilon; epsilons of all releases add up to what `settings.privacy_budget` allows.
+The database bounds what one user adds (`rec_internal.bounded_counts`), the keys come from the
+catalogue and the settings, and OpenDP draws the noise and computes its scale. If two databases
+differ in all events of one user, the probabilities of any answer differ by a factor of at most
+e^epsilon. The epsilons of all releases add up to at most `settings.privacy_budget`.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class Question:
     Args:
         by: one of `KEYS`.
         since: an aware time.
-        until: an aware time that is over, so that the answer is final.
+        until: an aware time in the past, so that the answer is final.
         epsilon: the price, and the noise: a number is off by about keys_per_user / epsilon.
-        keys_per_user: under how many keys a user counts at most.
+        keys_per_user: the most keys under which one user counts.
 
     Raises:
-        BadInput: if one of these is not so.
+        BadInput: if an argument does not meet this.
     """
 
     by: str
@@ -51,14 +51,14 @@ class Question:
 
     def __post_init__(self) -> None:
         if self.by not in KEYS:
-            raise BadInput(f"{self.by!r} is none of {', '.join(KEYS)}")
+            raise BadInput(f"{self.by!r} is not one of {', '.join(KEYS)}")
         if not self.since < self.until <= datetime.now(UTC):
-            raise BadInput("the time that is counted must have a beginning, and be over")
+            raise BadInput("the period must begin before it ends, and be over")
         if not 0 < self.epsilon < inf or self.keys_per_user < 1:
             raise BadInput("epsilon and the keys per user must be positive")
 
     def as_json(self) -> dict[str, Any]:
-        """Return the form by which a repeated question is known."""
+        """Return the form that identifies a repeated question."""
         times = {
             name: getattr(self, name).astimezone(UTC).isoformat() for name in ("since", "until")
         }
@@ -67,12 +67,12 @@ class Question:
 
 def release(connection: Connection[Any], question: Question) -> dict[str, int]:
     """
-    Return numbers of users by key, with noise; of a question asked before, the recorded answer.
+    Return the number of users per key, with noise; a repeated question gets the recorded answer.
 
-    Numbers may be negative: to cut them off at zero would shift their sums.
+    Numbers may be negative, because cutting them off at zero would shift their sums.
 
     Raises:
-        BudgetSpent: if the releases together would cost more than the settings allow.
+        BudgetSpent: if all releases together would cost more than the settings allow.
         OpenDPMissing: if OpenDP is not installed.
     """
     asked = question.as_json()
@@ -94,10 +94,10 @@ def release(connection: Connection[Any], question: Question) -> dict[str, int]:
 
 def with_noise(counts: Sequence[int], distance: int, epsilon: float) -> list[int]:
     """
-    Return counts with discrete Laplace noise such that they are `epsilon`-private.
+    Return the counts with discrete Laplace noise that makes them `epsilon`-private.
 
     Args:
-        counts: without one user they differ by `distance` at most, in total.
+        counts: leaving out one user changes them by at most `distance` in total.
         distance: L1 sensitivity.
         epsilon: positive.
     """
@@ -105,7 +105,7 @@ def with_noise(counts: Sequence[int], distance: int, epsilon: float) -> list[int
         import opendp.prelude as dp  # noqa: PLC0415  # an extra
     except ImportError as error:
         raise OpenDPMissing from error
-    dp.enable_features("contrib")  # the constructors are kept behind it
+    dp.enable_features("contrib")  # OpenDP hides the constructors behind it
     space = dp.vector_domain(dp.atom_domain(T="i64")), dp.l1_distance(T="i64")
     scale = dp.binary_search_param(
         lambda scale: dp.m.make_laplace(*space, scale=scale), d_in=distance, d_out=epsilon

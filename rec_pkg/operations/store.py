@@ -22,7 +22,7 @@ COPY_TEXT_VECTORS: Final = "copy rec_internal.texts_next from stdin with (format
 
 
 class Digest(NamedTuple):
-    """The digest of a database's re-run objects, unless there are none or they may not be seen."""
+    """The digest of a database's re-run objects, unless they are missing or hidden."""
 
     digest: str | None
     missing: bool = False
@@ -30,7 +30,7 @@ class Digest(NamedTuple):
 
 
 class ToMove(NamedTuple):
-    """Items and texts with vectors, users with interests; items that have no vector yet."""
+    """Numbers of items and texts with vectors, users with interests, and items without a vector."""
 
     items: int
     texts: int
@@ -39,30 +39,30 @@ class ToMove(NamedTuple):
 
 
 def lock_space(connection: Connection[Any]) -> None:
-    """Keep everyone from storing vectors and interests until the end of the transaction."""
+    """Keep all others from storing vectors and interests until the end of the transaction."""
     connection.execute("select rec_internal.lock_space()")
 
 
 def vectors_to_move(connection: Connection[Any]) -> ToMove:
-    """Count what a calibration moves."""
+    """Count the rows that a calibration moves."""
     return ToMove(*one(connection, "select * from rec_internal.vectors_to_move()"))
 
 
 def sample_vectors(connection: Connection[Any], limit: int) -> list[bytes]:
-    """Return up to `limit` vectors of items, a uniform sample, in binary form."""
+    """Return a uniform sample of up to `limit` vectors of items, in binary form."""
     call = "select embedding from rec_internal.sample_vectors(%s)"
     return [embedding for (embedding,) in connection.execute(call, [limit])]
 
 
 def make_next_vectors(connection: Connection[Any]) -> None:
-    """Make the tables beside the live ones, empty."""
+    """Create empty tables beside the live ones."""
     connection.execute("select rec_internal.make_next_vectors()")
 
 
 def item_vectors_after(
     connection: Connection[Any], last: str, limit: int
 ) -> list[tuple[str, bytes]]:
-    """Return the vectors of the next items in binary form."""
+    """Return up to `limit` items after `last`, with their vectors in binary form."""
     call = "select item_id, embedding from rec_internal.item_vectors_after(%s, %s)"
     return connection.execute(call, [last, limit]).fetchall()
 
@@ -70,18 +70,18 @@ def item_vectors_after(
 def text_vectors_after(
     connection: Connection[Any], last: bytes, limit: int
 ) -> list[tuple[bytes, bytes]]:
-    """Return the vectors of the next texts in binary form."""
+    """Return up to `limit` texts after `last`, with their vectors in binary form."""
     call = "select text_hash, embedding from rec_internal.text_vectors_after(%s, %s)"
     return connection.execute(call, [last, limit]).fetchall()
 
 
 def copy_item_vectors(cursor: Cursor[Any]) -> AbstractContextManager[Copy]:
-    """Return a COPY of item_id and vector in binary form into the table beside the live one."""
+    """Return a COPY of item_id and binary vector into the table beside the live one."""
     return cursor.copy(COPY_ITEM_VECTORS)
 
 
 def copy_text_vectors(cursor: Cursor[Any]) -> AbstractContextManager[Copy]:
-    """Return a COPY of hash and vector in binary form into the table beside the live one."""
+    """Return a COPY of hash and binary vector into the table beside the live one."""
     return cursor.copy(COPY_TEXT_VECTORS)
 
 
@@ -91,28 +91,28 @@ def index_next_vectors(connection: Connection[Any]) -> None:
 
 
 def interested_after(connection: Connection[Any], last: str, limit: int) -> list[str]:
-    """Return the next users with a stored interest."""
+    """Return up to `limit` users after `last` who have a stored interest."""
     call = "select user_id from rec_internal.interested_after(%s, %s)"
     return [user_id for (user_id,) in connection.execute(call, [last, limit])]
 
 
 def move_interests(connection: Connection[Any], users: list[str]) -> None:
-    """Make the interests of these users anew from the vectors beside the live ones."""
+    """Rebuild the interests of these users from the vectors beside the live ones."""
     connection.execute("select rec_internal.move_interests(%s)", [users])
 
 
 def activate_calibration(connection: Connection[Any], calibration: bytes | None) -> str:
-    """Make the encoder with this calibration, or with none, active and return its fingerprint."""
+    """Activate the encoder with this calibration, or with none, and return its fingerprint."""
     return str(one(connection, "select rec_internal.activate_calibration(%s)", (calibration,))[0])
 
 
 def swap_vectors(connection: Connection[Any]) -> None:
-    """Put the tables beside the live ones into their place."""
+    """Replace the live tables by those beside them."""
     connection.execute("select rec_internal.swap_vectors()")
 
 
 def released(connection: Connection[Any], question: dict[str, Any]) -> dict[str, int] | None:
-    """Return the recorded answer to a question; nobody else releases until the transaction ends."""
+    """Return the recorded answer, if any; other releases wait until the transaction ends."""
     answer: dict[str, int] | None
     (answer,) = one(connection, "select rec_internal.released(%s)", (Jsonb(question),))
     return answer
@@ -121,7 +121,7 @@ def released(connection: Connection[Any], question: dict[str, Any]) -> dict[str,
 def bounded_counts(
     connection: Connection[Any], by: str, since: datetime, until: datetime, keys_per_user: int
 ) -> dict[str, int]:
-    """Count users by key, each under `keys_per_user` keys at most."""
+    """Count users by key, each user under at most `keys_per_user` keys."""
     call = "select key, users from rec_internal.bounded_counts(%s, %s, %s, %s)"
     return dict(connection.execute(call, [by, since, until, keys_per_user]).fetchall())
 
@@ -129,13 +129,13 @@ def bounded_counts(
 def record_release(
     connection: Connection[Any], question: dict[str, Any], epsilon: float, answer: dict[str, int]
 ) -> None:
-    """Keep an answer, if the budget allows it."""
+    """Record an answer, if the budget allows it."""
     call = "select rec_internal.record_release(%s, %s, %s)"
     connection.execute(call, [Jsonb(question), epsilon, Jsonb(answer)])
 
 
 def retry(connection: Connection[Any]) -> tuple[int, int]:
-    """Put parked events and failed items back; return how many of each."""
+    """Put parked events and failed items back in the queue; return how many of each."""
     events, items = one(connection, "select rec.retry(), rec.retry_items()")
     return events, items
 
@@ -147,10 +147,10 @@ def in_recovery(connection: Connection[Any]) -> bool:
 
 def hears_itself(connection: Connection[Any], patience_s: float) -> bool:
     """
-    Return whether a NOTIFY comes back to a connection that LISTENs.
+    Return whether a NOTIFY reaches a connection that LISTENs.
 
-    Behind a pooler that takes sessions apart the transaction in between gets the backend that
-    listens, and the NOTIFY another one.
+    Behind a transaction pooler, the transaction in between takes the backend that listens, and the
+    NOTIFY goes through another one.
     """
     channel = f"pgrec_probe_{uuid4().hex}"
     connection.execute(SQL("listen {}").format(Identifier(channel)))
@@ -180,7 +180,7 @@ def health(
     """
     Return the findings of `rec.health`: what, level, what was found, what to do.
 
-    A role without any right in the schema finds nothing.
+    A role without any right in the schema gets no findings.
     """
     try:
         return connection.execute("select what, level, found, advice from rec.health()").fetchall()

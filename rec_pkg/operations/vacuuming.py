@@ -1,4 +1,4 @@
-"""What erasures leave to do: a vacuum, which no function of the database can run."""
+"""The vacuum that completes erasures; no function of the database can run one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Erasures(NamedTuple):
     """
     Erasures whose deleted rows are still in the files.
 
-    `held` of the `waiting` ones have to wait for open transactions that may still read the rows.
+    `held` of the `waiting` ones wait for open transactions that may still read the rows.
     """
 
     waiting: int
@@ -29,12 +29,12 @@ class Erasures(NamedTuple):
 
 def vacuum(engine: Engine, *, full: bool = False, patience_s: float = 0) -> Erasures:
     """
-    Clear what erasures left in files, indexes and statistics; return how many still wait.
+    Clear erased rows from files, indexes and statistics; return the erasures that still wait.
 
     Args:
-        engine: of a role that may vacuum the tables: their owner, or one with MAINTAIN.
-        full: rewrite the tables, which locks them, so that their files hold no old bytes either.
-        patience_s: how long to wait for what holds the rows.
+        engine: its role may vacuum the tables: their owner, or one with MAINTAIN.
+        full: rewrite the tables, which locks them, so that their files keep no old bytes.
+        patience_s: how long to wait for transactions that hold the rows.
     """
     end = time.monotonic() + patience_s
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
