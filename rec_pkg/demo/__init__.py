@@ -1,1 +1,1 @@
-"""What `pgrec demo` shows: a sample catalogue, and a story that is played on it."""
+"""The contents of `pgrec demo`: a sample catalogue and a story that plays on it."""

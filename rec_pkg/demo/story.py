@@ -1,4 +1,4 @@
-"""The story that `pgrec demo` plays: one person's words and clicks, and the lists that follow."""
+"""The story of `pgrec demo`: two people's words and clicks, and the lists that follow."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ PATIENCE_S: Final = 120.0
 
 def play(settings: Settings, console: Console, database_url: str | None = None) -> None:
     """
-    Set everything up, play the story on `console`, and leave the server for whoever goes on.
+    Set everything up, play the story on `console`, and leave the server running for the user.
 
     Args:
         settings: of the environment; the database that they name is left alone.
@@ -99,7 +99,7 @@ def _prepare(settings: Settings, console: Console) -> None:
 
 @contextmanager
 def _worker(address: str) -> Iterator[None]:
-    """Run `pgrec worker` beside us; what it logs is shown only if it fails."""
+    """Run `pgrec worker` in the background; its log is shown only if it fails."""
     command = [sys.executable, "-P", "-m", "rec_pkg", "worker", "--metrics-port", "0"]
     environment = os.environ | {"PGREC_DATABASE_URL": address}
     with (
@@ -132,7 +132,7 @@ def _wait_for_worker(engine: Engine, console: Console) -> None:
 
 
 def _to_encode(engine: Engine) -> int:
-    """Return how many items of the sample catalogue have no vector yet."""
+    """Return how many items of the sample catalogue still lack a vector."""
     lines = CATALOGUE.read_text(encoding="utf-8").splitlines()
     ours = Item.item_id.in_([json.loads(line)["item_id"] for line in lines])
     with Session(engine) as session:
@@ -149,14 +149,14 @@ def _wait_until(done: Callable[[], bool], pause_s: float = 0.0) -> None:
 
 @dataclass(frozen=True)
 class Change:
-    """A list that followed an event, and the seconds from the event's COMMIT to it."""
+    """A list that changed after an event, and the seconds from the event's COMMIT to the list."""
 
     items: list[Recommendation]
     seconds: float
 
 
 class Story:
-    """Two new people and what happens to their lists."""
+    """The story of two new users and their lists."""
 
     def __init__(self, engine: Engine, console: Console) -> None:
         self._engine = engine
@@ -164,7 +164,7 @@ class Story:
         self._console = console
 
     def tell(self) -> None:
-        """Play all steps. Both people are forgotten first, so that they are new each time."""
+        """Play all steps. Both users are erased first, so that they are new each time."""
         for person in (READER, SHOPPER):
             self._client.forget(person)
         self._newcomer()
@@ -174,7 +174,7 @@ class Story:
         self._dislike()
 
     def _newcomer(self) -> None:
-        self._heading("1. Nobody knows Lin yet", "so the list holds what is trending or new.")
+        self._heading("1. Nobody knows Lin yet", "so the list shows trending and new items.")
         self._show(READER, self._list(READER))
 
     def _wish(self) -> list[Recommendation]:
@@ -236,7 +236,7 @@ class Story:
             return session.get_one(Item, item_id).title
 
     def _mostly_cooking(self, person: str, items: Sequence[Recommendation]) -> list[Recommendation]:
-        """Return the items for which a click on something to cook with speaks most."""
+        """Return the items whose strongest support is a click on something to cook with."""
         shares = self._client.explain_list(person, [item.item_id for item in items])
         return [item for item in items if _first_event(shares[item.item_id]) in COOKING]
 
@@ -264,7 +264,7 @@ class Story:
 
 
 def _first_event(shares: Sequence[Share]) -> str | None:
-    """Return the item of the event that speaks most for something; None if no event does."""
+    """Return the item of the event that supports a score most; None if no event does."""
     events = [share for share in shares if share.event_id]
     return events[0].item_id if events and events[0].share > 0 else None
 
@@ -278,7 +278,7 @@ def _say_how_to_go_on(address: str, console: Console, *, embedded: bool) -> None
         " order by rank"
     ).replace("%s", f"'{READER}'")
     console.print()
-    console.rule(Text("Go on by hand", "bold"), align="left")
+    console.rule(Text("Continue by hand", "bold"), align="left")
     for line in (
         *(["For this database:", f"  export PGREC_DATABASE_URL={url}"] if elsewhere else []),
         "With psql:",
@@ -288,9 +288,9 @@ def _say_how_to_go_on(address: str, console: Console, *, embedded: bool) -> None
         f"  client = Client({url})",
         f'  client.track("{READER}", "film-en-001")',
         f'  for item in client.recommend("{READER}"): print(item.rank, item.title)',
-        "For new texts and items a worker must run:",
+        "To encode new texts and items, run a worker:",
         f"  {_program()} worker",
-        *([f"The server stays up; this stops it: {_program()} down"] if embedded else []),
+        *([f"The server keeps running; stop it with: {_program()} down"] if embedded else []),
     ):
         console.print(Text(line, "bold" if line.startswith("  ") else ""), soft_wrap=True)
 
