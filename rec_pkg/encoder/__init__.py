@@ -1,4 +1,4 @@
-"""Texts in, unit vectors out: the encoder as the worker and the client use it."""
+"""Turns texts into unit vectors: the encoder that the worker and the client use."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ NOT_IN_THE_VECTORS: Final = {"name", "source", "onnx_file"}
 
 
 class Fetched(NamedTuple):
-    """Where the model and its tokenizer are, and the fingerprint that was computed from them."""
+    """The folder of the model and its tokenizer, and the fingerprint computed from their files."""
 
     folder: Path
     fingerprint: str
@@ -50,18 +50,18 @@ class Fetched(NamedTuple):
 
 class Encoder:
     """
-    An encoder, open. It finds what `fetch` made present, and neither builds nor downloads.
+    An opened encoder. It uses files that `fetch` provided and never builds or downloads any.
 
     `threads` is the number of threads of the network, 0 for one per core. `provider` is the
-    execution provider of onnxruntime that shall run it; the attribute of that name says which one
-    does: `cpu`, where the other is not installed or does not start. `fetched` is what `fetch`
-    returned; without it the files are found and hashed again. One encoder may serve several
-    threads.
+    requested execution provider of onnxruntime; the attribute of that name is the one in use, which
+    is `cpu` if the requested one is not installed or does not start. `fetched` is the result of
+    `fetch`; without it the files are located and hashed again. Several threads may share an
+    encoder.
 
     Raises:
-        BadInput: if onnxruntime knows no such provider.
+        BadInput: if onnxruntime does not know the provider.
         EncoderMissing: if files are missing.
-        EncoderInvalid: if they do not give what the record promises.
+        EncoderInvalid: if the files do not produce what the record declares.
     """
 
     def __init__(
@@ -84,11 +84,11 @@ class Encoder:
         """
         Return unit vectors, float32 (n, dims), in the order of `texts`.
 
-        A text's vector depends on nothing but the text and `kind`. An empty text gets the vector of
-        the bare prefix; a lone surrogate counts as U+FFFD; a text is cut after `max_tokens`.
+        A text's vector depends only on the text and `kind`. An empty text gets the vector of the
+        bare prefix; a lone surrogate counts as U+FFFD; a text is cut after `max_tokens`.
 
         Raises:
-            EncoderInvalid: if the model fails or gives something that is no vector.
+            EncoderInvalid: if the model fails or produces something that is not a vector.
         """
         prefix = self.record.query_prefix if kind == "query" else self.record.document_prefix
         vectors = self._model.embed([prefix + text for text in texts])
@@ -96,14 +96,14 @@ class Encoder:
 
     def encode_items(self, titles: Sequence[str], texts: Sequence[str]) -> NDArray[np.float32]:
         """
-        Return unit vectors of items, float32 (n, dims): the title's and the whole text's, mixed.
+        Return unit vectors of items, float32 (n, dims), mixed from the title and the whole text.
 
         Args:
-            titles: of `item_title`, one for each item; a blank one leaves the text alone.
-            texts: of `item_text`, in the same order.
+            titles: from `item_title`, one per item; if one is blank, only the text counts.
+            texts: from `item_text`, in the same order.
 
         Raises:
-            EncoderInvalid: if the model fails or gives something that is no vector.
+            EncoderInvalid: if the model fails or produces something that is not a vector.
         """
         heads = [
             title if title.strip() else text for title, text in zip(titles, texts, strict=True)
@@ -117,7 +117,7 @@ class Encoder:
 def open_encoder(
     name_or_path: str | Path, cache_dir: Path, threads: int = 0, provider: str = CPU
 ) -> Encoder:
-    """Return the encoder of this name or record file: fetched, if need be, and open."""
+    """Fetch the encoder of this name or record file if need be, open it, and return it."""
     record = load_record(name_or_path)
     fetched = fetch(record, cache_dir)
     return Encoder(record, cache_dir, threads, provider, fetched)
@@ -125,14 +125,14 @@ def open_encoder(
 
 def fetch(record: EncoderRecord, cache_dir: Path) -> Fetched:
     """
-    Make all files of the encoder present; return the folder of its model and its fingerprint.
+    Provide all files of the encoder; return the folder of its model and its fingerprint.
 
-    Rebuilds, downloads, reads the tokenizer of and calibrates only what is not there yet; several
-    processes may call it at the same time.
+    Rebuilds, downloads, converts and calibrates only what is missing; several processes may call it
+    at the same time.
 
     Raises:
-        EncoderMissing: if the files cannot be had.
-        EncoderInvalid: if they do not give what the record promises.
+        EncoderMissing: if the files cannot be obtained.
+        EncoderInvalid: if the files do not produce what the record declares.
     """
     fetched = _found(record, make_present(record, cache_dir))
     folder = fetched.folder
@@ -146,10 +146,11 @@ def fetch(record: EncoderRecord, cache_dir: Path) -> Fetched:
 
 def fingerprint(record: EncoderRecord, folder: Path) -> str:
     """
-    Return the sha256, in hex, of all that decides a vector: record, files, calibration, item rule.
+    Return the hex sha256 of everything that determines a vector.
 
-    It is the same on every machine. Names and places do not enter, and of the calibration only the
-    texts and the ridge: the fitted numbers differ from processor to processor in the last digits.
+    That is the record, the files, the calibration and the item rule. The fingerprint is the same on
+    every machine: names and places do not enter, and of the calibration only the texts and the
+    ridge do, because the last digits of the fitted numbers differ between processors.
     """
     parts = {
         "record": record.model_dump(mode="json", exclude=NOT_IN_THE_VECTORS),
@@ -165,7 +166,7 @@ def _found(record: EncoderRecord, folder: Path) -> Fetched:
 
 
 def _kept(fingerprinted: str, cache_dir: Path) -> tuple[Path, Path]:
-    """Return where the tokenizer and the calibration of an encoder are kept."""
+    """Return the paths of an encoder's kept tokenizer and calibration."""
     folder = cache_dir / "encoders"
     return folder / f"tokenizer-{fingerprinted}.json", folder / f"calibration-{fingerprinted}.npz"
 

@@ -1,10 +1,10 @@
 """
 The linear calibration of an encoder: nuisance removal and soft whitening.
 
-The vectors of a language model share a large common part, tell a text's language and form (a title,
-a sentence) before its matter, and vary more along a few directions than along all others. Cosines
-then differ little, neighbours are found in one's own language only, and a difference of vectors,
-such as a dislike, says more about the common part than about the texts.
+The vectors of a language model share a large common part, reflect a text's language and form (a
+title, a sentence) more than its subject, and vary more along a few directions than along all
+others. As a result cosines hardly differ, nearest neighbours are in the same language, and a
+difference of vectors, such as a dislike, reflects the common part more than the texts.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NO_DIRECTION: Final = 1e-6
-"""Length below which a calibrated vector is all rounding."""
+"""Length below which a calibrated vector is only rounding error."""
 
 NO_DIFFERENCE: Final = 1e-6
-"""Singular value below which the groups' means differ by rounding alone."""
+"""Singular value below which the groups' means differ only by rounding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,10 +40,11 @@ class Calibration:
         """
         Return the calibrated unit vectors, float32 (n, D), of unit vectors (n, D).
 
-        A vector that the map sends to zero, such as the mean, has no direction left and stays what
-        it was.
+        A vector that the map sends to zero, such as the mean, has no direction left and is returned
+        unchanged.
         """
-        # Not by `@`: the threads of OpenBLAS spin on for tens of milliseconds after four rows.
+        # `@` is avoided: from four rows on, the threads of OpenBLAS keep spinning for tens of
+        # milliseconds.
         moved = np.einsum("nd,de->ne", vectors - self.mean, self.matrix)
         norms = np.linalg.norm(moved, axis=1, keepdims=True)
         lost = norms < NO_DIRECTION
@@ -53,8 +54,8 @@ class Calibration:
         """
         Return the unit vectors, float32 (n, D), that `apply` turned into `vectors`, (n, D).
 
-        `apply` keeps but the direction; the length is found again because what went in had length
-        1. Only a calibration that was fitted without groups, which removes nothing, has an inverse.
+        `apply` keeps only the direction; the length can be recovered because its input had length
+        1. Only a calibration fitted without groups has an inverse, because it removes nothing.
         """
         mean = self.mean.astype(np.float64)
         back = vectors @ np.linalg.inv(self.matrix.astype(np.float64))
@@ -90,16 +91,16 @@ def fit_calibration(
     """
     Fit a calibration on `vectors`, (n, D): mean removal, nuisance removal, soft ZCA whitening.
 
-    `groups` names for each vector what must not matter, such as its language: the directions in
-    which the groups' means differ are projected out (nuisance attribute projection, Solomonoff et
-    al. 2005), so that afterwards all groups have the same mean. Without groups nothing is.
+    `groups` names a nuisance for each vector, such as its language. The directions in which the
+    groups' means differ are projected out (nuisance attribute projection, Solomonoff et al. 2005),
+    so that all groups have the same mean afterwards. Without groups no direction is removed.
 
     An eigenvalue w of the covariance is then scaled by g = sqrt((1 + ridge) m / (w + ridge m)),
-    where m is the mean eigenvalue: full whitening as `ridge` goes to 0; as it grows g goes to 1,
-    and what stays is the removal alone. The map is symmetric: it turns no vector for nothing.
+    where m is the mean eigenvalue. This is full whitening as `ridge` goes to 0; as `ridge` grows, g
+    goes to 1, and only the removal remains. The map is symmetric, so it adds no rotation.
 
     Raises:
-        BadInput: if `ridge` is not positive, or the vectors do not differ but in their groups.
+        BadInput: if `ridge` is not positive, or the vectors differ only between groups.
     """
     if not ridge > 0:
         raise BadInput(f"ridge {ridge} is not positive")
@@ -119,7 +120,7 @@ def _group_means(sample: NDArray[np.float64], groups: Sequence[str]) -> NDArray[
 
 
 def _without_span(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the projection, (D, D), onto what is orthogonal to all rows."""
+    """Return the projection, (D, D), onto the orthogonal complement of the rows."""
     _, sizes, directions = np.linalg.svd(rows, full_matrices=False)
     removed = directions[sizes > NO_DIFFERENCE]
     projection: NDArray[np.float64] = np.eye(rows.shape[1]) - removed.T @ removed

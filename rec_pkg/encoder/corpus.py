@@ -1,8 +1,8 @@
 """
 The texts that built-in encoders are calibrated on: titles, bodies and item texts of a catalogue.
 
-They are frozen. Every text is part of the fingerprint of every built-in encoder, and a worker
-refuses a database whose vectors have another fingerprint.
+They must never change: every text is part of the fingerprint of every built-in encoder, and a
+worker refuses a database whose vectors have another fingerprint.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 
 class Sample(NamedTuple):
-    """A text, and the group it shares a language and a form with."""
+    """A text, and the group of texts with the same language and form."""
 
     text: str
     group: str
 
 
 def calibration_corpus() -> tuple[Sample, ...]:
-    """Return the 924 texts with their groups, in the order of the file."""
+    """Return the 924 texts with their groups, in file order."""
     lines = (files("rec_pkg.encoder") / "corpus.jsonl").read_text(encoding="utf-8").splitlines()
     return tuple(Sample(**json.loads(line)) for line in lines)

@@ -1,4 +1,4 @@
-"""Where the files of an encoder are, how they get there, and what tells them from others."""
+"""Locates and provides the files of an encoder, and computes what identifies them."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ TOKENIZER_FILES: Final = (
 
 def locked(path: Path) -> AbstractContextManager[object]:
     """
-    Return a lock under which one process at a time makes `path`; its folder is made first.
+    Return a lock that lets one process at a time make `path`; creates its folder first.
 
     Raises:
-        EncoderMissing: if nothing can be written there.
+        EncoderMissing: if the folder is not writable.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,12 +53,12 @@ def locked(path: Path) -> AbstractContextManager[object]:
 
 def make_whole(path: Path, write: Callable[[Path], None]) -> None:
     """
-    Have `path` written, by one process at a time, unless it is there.
+    Let one process at a time write `path`, unless it already exists.
 
-    A reader sees all of it or nothing: `write` is given another place beside it.
+    Readers see the complete file or none: `write` gets a temporary path beside it.
 
     Raises:
-        EncoderMissing: if nothing can be written there.
+        EncoderMissing: if the folder is not writable.
     """
     if path.exists():
         return
@@ -74,7 +74,7 @@ def find_files(record: EncoderRecord, cache_dir: Path) -> Path:
     Return the folder of the model and its tokenizer.
 
     Raises:
-        EncoderMissing: if they are not on this machine, or not complete.
+        EncoderMissing: if they are not on this machine, or are incomplete.
     """
     folder = _folder(record, cache_dir)
     if lacking := _lacking(record, folder):
@@ -84,11 +84,11 @@ def find_files(record: EncoderRecord, cache_dir: Path) -> Path:
 
 def make_present(record: EncoderRecord, cache_dir: Path) -> Path:
     """
-    Make the files present, by a rebuild or a download if they are not, and return their folder.
+    Rebuild or download the files if they are missing, and return their folder.
 
     Raises:
-        EncoderMissing: if they cannot be had: no such folder, package or repository.
-        EncoderInvalid: if the package holds other weights than the record names.
+        EncoderMissing: if they cannot be obtained: no such folder, package or repository.
+        EncoderInvalid: if the package has other weights than the record names.
     """
     with suppress(EncoderMissing):
         return find_files(record, cache_dir)
@@ -101,10 +101,10 @@ def make_present(record: EncoderRecord, cache_dir: Path) -> Path:
 
 def digests(record: EncoderRecord, folder: Path) -> dict[str, str]:
     """
-    Return what tells the files from others: for each the sha256, in hex, by its name.
+    Return the hex sha256 of each file by its name, which identifies the files.
 
-    Rebuilt files go by the weights they come from and the recipe: what is written around the same
-    numbers may change from one version of onnx or tokenizers to the next.
+    Rebuilt files are identified by their source weights and the recipe, because onnx and tokenizers
+    may write other bytes around the same numbers in another version.
     """
     source = record.source
     if isinstance(source, PackageSource) and source.rebuild:
@@ -184,13 +184,13 @@ def _rebuild_into(folder: Path, weights: Path, recipe: Recipe) -> None:
 
 
 def _download(record: EncoderRecord, source: HubSource) -> None:
-    """Download the model's file last: where it is, the others are, however often it broke off."""
+    """Download the model's file last, so that its presence proves all others, even after breaks."""
     _snapshot(source, [f"{record.onnx_file}?*", *TOKENIZER_FILES], offline=False)
     _snapshot(source, [record.onnx_file], offline=False)
 
 
 def _snapshot(source: HubSource, patterns: list[str] | None, *, offline: bool) -> Path:
-    from huggingface_hub import snapshot_download  # noqa: PLC0415  # half a second, hub only
+    from huggingface_hub import snapshot_download  # noqa: PLC0415  # slow; only the hub needs it
 
     try:
         folder = snapshot_download(
@@ -205,5 +205,5 @@ def _snapshot(source: HubSource, patterns: list[str] | None, *, offline: bool) -
 
 
 def canonical(value: object) -> bytes:
-    """Return JSON that is the same for equal values."""
+    """Return a JSON text that is equal for equal values."""
     return json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":")).encode()

@@ -1,4 +1,4 @@
-"""The one rule by which an item becomes a text."""
+"""The rule that turns an item into a text."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ SPOKEN_ATTRIBUTES: Final = ("category", "brand")
 
 TITLE_WEIGHT: Final = 2.0
 """
-How much the vector of the title counts in an item's vector, where that of its whole text counts 1.
+The weight of the title's vector in an item's vector; the vector of the whole text has weight 1.
 
-Measured on the validation rows of another catalogue, nDCG@10 of the content terms alone: .1055, and
-.1031 with the whole text alone. A title says what a thing is; labels and body also say whose it is.
+Measured on the validation rows of another catalogue, nDCG@10 of the content terms alone is .1055,
+and .1031 with the whole text only. A title says what a thing is; labels and body also say who made
+it.
 """
 
 ITEM_RULE: Final = {
@@ -25,7 +26,7 @@ ITEM_RULE: Final = {
     "attributes": SPOKEN_ATTRIBUTES,
     "title_weight": TITLE_WEIGHT,
 }
-"""All that can be set in how an item becomes a vector."""
+"""All parameters of turning an item into a vector."""
 
 
 def item_text(
@@ -35,13 +36,13 @@ def item_text(
     tags: Sequence[str] | None,
 ) -> str:
     """
-    Return the text of an item: a line each for the title, the labels and the body's beginning.
+    Return the text of an item: one line each for title, labels and the beginning of the body.
 
     Labels are the attributes `category` and `brand` (a word, a number or a list of them) and the
-    tags, in this order, each once, parted by commas. Empty lines are left out.
+    tags, in this order, without repetitions, separated by commas. Empty lines are omitted.
 
-    The rest is left out because it was measured to do harm: beyond some 100 characters a body
-    drowns the title (`BODY_CHARS`), and a price groups items by their amount and currency.
+    Everything else is left out because measurements showed harm: beyond some 100 characters a body
+    drowns the title (`BODY_CHARS`), and a price groups items by amount and currency.
     """
     known = attributes or {}
     labels = [label for name in SPOKEN_ATTRIBUTES for label in _labels(known.get(name))]
@@ -59,7 +60,7 @@ def item_title(title: str) -> str:
 
 
 def _labels(value: object) -> Iterator[str]:
-    """Yield the words of an attribute; what is neither text nor number has none."""
+    """Yield the words of an attribute; a value that is neither text nor number has none."""
     if isinstance(value, (list, tuple)):
         for element in value:
             yield from _labels(element)
@@ -68,7 +69,7 @@ def _labels(value: object) -> Iterator[str]:
 
 
 def _shortened(text: str, limit: int) -> str:
-    """Return at most `limit` characters, spaces collapsed, no Latin word cut in two."""
+    """Return at most `limit` characters, with spaces collapsed and no Latin word cut."""
     whole = " ".join(text[: 16 * limit].split())
     if len(whole) <= limit:
         return whole

@@ -1,4 +1,4 @@
-"""A tokenizer and an ONNX network: texts in, one vector for each out."""
+"""A tokenizer and an ONNX network that turn each text into one vector."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 
 from rec_pkg.errors import EncoderInvalid
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the library is loaded
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime reads it when it is loaded
 
-import onnxruntime as ort  # after that
+import onnxruntime as ort  # must follow the line above
 
 from rec_pkg.encoder.provider import CPU, CPU_PROVIDER, installed_provider, provider_name
 from rec_pkg.encoder.tokenizer import Tokenizer
@@ -27,26 +27,26 @@ if TYPE_CHECKING:
     from rec_pkg.encoder.records import EncoderRecord, Pooling
 
 BATCH_TOKENS: Final = 512
-"""Tokens of a batch, padding included. Larger batches are slower and take more memory."""
+"""Tokens of a batch, including padding. Larger batches are slower and take more memory."""
 
 CHARS_PER_TOKEN: Final = 32
 """
-What is beyond so many characters for each token that may stay is cut before the text is tokenized.
-No piece of XLM-R is longer than 16; the rest is for what its normaliser drops or joins.
+Before tokenizing, a text is cut to this many characters per token of `max_tokens`. No piece of
+XLM-R is longer than 16; the rest allows for characters that its normaliser drops or joins.
 """
 
 NO_SPINNING: Final = ("session.intra_op.allow_spinning", "0")
 """
-A waiting thread sleeps instead of spinning. Measured on two cores: on idle ones batches are as fast
-(287 texts of 20 tokens a second) and one text alone takes 9 ms instead of 6; beside a busy
-process, as Postgres may be, batches are a third faster, one text alone nearly twice as fast.
+A waiting thread sleeps instead of spinning. Measured on two cores: on idle cores, batches are as
+fast (287 texts of 20 tokens a second) and a single text takes 9 ms instead of 6; beside a busy
+process, such as Postgres, batches are a third faster and a single text nearly twice as fast.
 """
 
 SAME: Final = 1e-5
-"""How far, in any coordinate, a vector may move with its batch-mates."""
+"""How far any coordinate of a vector may move with the other texts of its batch."""
 
 UNIT: Final = 1e-3
-"""How far a coordinate may be off in a model that is said to give unit vectors."""
+"""Tolerated error of a coordinate in a model that claims to give unit vectors."""
 
 INPUTS: Final = {"input_ids", "attention_mask", "token_type_ids", "position_ids"}
 
@@ -58,19 +58,19 @@ PROBES: Final = (
 
 class Model:
     """
-    The network of a record, open; it may be used by several threads.
+    The opened network of a record; several threads may use it.
 
-    `embed` gives a text the same vector whatever else is in the batch: how far a text is padded
-    follows from the text alone, and only texts that are padded alike are in a batch. A network for
-    which that is not enough, as with activations quantized over a whole batch, is run on one text
-    at a time.
+    `embed` gives a text the same vector whatever else is in the batch: the padding of a text
+    depends on the text alone, and a batch holds only texts with the same padding. If that is not
+    enough for a network, for example because activations are quantized over the whole batch, it
+    runs one text at a time.
 
-    `provider` is asked for by the name it has without `ExecutionProvider`; the attribute is the one
-    that serves, `cpu` where the other cannot.
+    `provider` is named without the suffix `ExecutionProvider`; the attribute is the provider in
+    use, `cpu` if the requested one is unavailable.
 
     Raises:
-        EncoderInvalid: if the files do not give what the record promises.
-        BadInput: if onnxruntime knows no such provider.
+        EncoderInvalid: if the files do not produce what the record declares.
+        BadInput: if onnxruntime does not know the provider.
     """
 
     def __init__(
@@ -95,7 +95,8 @@ class Model:
         Return unit vectors, float32 (n, dims); equal texts are encoded once.
 
         Raises:
-            EncoderInvalid: if the network fails, or gives another shape or no numbers.
+            EncoderInvalid: if the network fails, or returns another shape or values that are not
+                numbers.
         """
         places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
         vectors = self._embed_distinct(list(places))
@@ -115,12 +116,12 @@ class Model:
         return [ids or [self._tokenizer.padding] for ids in tokens]
 
     def _width(self, length: int) -> int:
-        """Return the length to which one of `length` tokens is padded; unmasked, none may be."""
+        """Return the padded length of `length` tokens; without an attention mask, `length` itself."""
         masked = "attention_mask" in self._inputs
         return min(_rounded_up(length), self.record.max_tokens) if masked else length
 
     def _run(self, tokens: Sequence[Sequence[int]], width: int) -> NDArray[np.float32]:
-        """Return unit vectors of texts that are padded to `width` tokens."""
+        """Return unit vectors of texts, each padded to `width` tokens."""
         ids, mask = _padded(tokens, self._tokenizer.padding, width)
         output = self._call(ids, mask)
         in_graph = self.record.pooling == "graph"
@@ -145,7 +146,7 @@ class Model:
         return np.asarray(output, np.float32)
 
     def _probe(self) -> None:
-        """Check what the model gives to short texts, alone and together, and to the longest."""
+        """Check the vectors of short texts, alone and together, and of the longest text."""
         tokens = self._tokenize(PROBES)
         width = max(map(len, tokens))
         alone = np.concatenate([self._run([ids], width) for ids in tokens])
@@ -172,7 +173,7 @@ def _open_session(path: Path, threads: int, provider: str) -> ort.InferenceSessi
 def _input_names(session: ort.InferenceSession) -> list[str]:
     names = [entry.name for entry in session.get_inputs()]
     if unknown := set(names) - INPUTS:
-        raise EncoderInvalid(f"nothing is known to feed to {', '.join(sorted(unknown))}")
+        raise EncoderInvalid(f"unknown input of the network: {', '.join(sorted(unknown))}")
     return names
 
 
@@ -192,25 +193,25 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _checked_unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     if not np.allclose(vectors, _unit(vectors), atol=UNIT):
-        raise EncoderInvalid("its vectors are not of unit length, and the record asks for no more")
+        raise EncoderInvalid("its vectors are not of unit length, as its record declares")
     return vectors
 
 
 def _readable(text: str, limit: int) -> str:
-    """Return what can be tokenized: at most `limit` characters, surrogates paired or replaced."""
+    """Return text fit for tokenizing: at most `limit` characters, surrogates joined or replaced."""
     if len(text) > limit:
         text = " ".join(text.split())[:limit]
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _rounded_up(length: int) -> int:
-    """Return a number that is greater by an eighth, or by three, at the most."""
+    """Return a length that is greater by at most an eighth, or by at most three."""
     step = max(4, (1 << length.bit_length()) >> 4)
     return -(-length // step) * step
 
 
 def _batches(widths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Yield the places of texts of the same width, as many as the budget of tokens allows."""
+    """Yield the places of texts of equal width, as many as the token budget allows."""
     places = sorted(range(len(widths)), key=widths.__getitem__)
     for width, group in groupby(places, key=widths.__getitem__):
         alike, size = list(group), max(1, budget // width)

@@ -1,4 +1,4 @@
-"""What runs the network: the processor, or a device that an onnxruntime of its own serves."""
+"""Execution providers: the processor, or a device that needs an onnxruntime of its own."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Final
 
 from rec_pkg.errors import BadInput
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the library is loaded
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime reads it when it is loaded
 
-import onnxruntime as ort  # after that
+import onnxruntime as ort  # must follow the line above
 
 CPU: Final = "cpu"
 CPU_PROVIDER: Final = "CPUExecutionProvider"
@@ -17,16 +17,16 @@ SUFFIX: Final = "ExecutionProvider"
 
 
 def provider_name(provider: str) -> str:
-    """Return the name by which a provider of onnxruntime is asked for: cuda, openvino, coreml."""
+    """Return the name by which users select a provider of onnxruntime: cuda, openvino, coreml."""
     return provider.removesuffix(SUFFIX).lower()
 
 
 def installed_provider(name: str) -> str | None:
     """
-    Return onnxruntime's name of a provider, None if the onnxruntime that is installed lacks it.
+    Return onnxruntime's name of a provider; None if the installed onnxruntime lacks it.
 
     Raises:
-        BadInput: if onnxruntime knows no provider of this name.
+        BadInput: if onnxruntime does not know a provider of this name.
     """
     known = {provider_name(each): each for each in ort.get_all_providers()}
     wanted = known.get(provider_name(name))

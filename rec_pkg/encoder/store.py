@@ -1,4 +1,4 @@
-"""What a database says of the encoder whose vectors it holds."""
+"""The encoder that a database's vectors come from."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ class ActiveEncoder(NamedTuple):
 
 
 def active_encoder(connection: Connection[Any]) -> ActiveEncoder | None:
-    """Return the encoder whose vectors are stored, None before the first worker came."""
+    """Return the encoder whose vectors are stored; None before a worker has registered one."""
     with connection.cursor(row_factory=class_row(ActiveEncoder)) as cursor:
         return cursor.execute("select * from rec_internal.active_encoder()").fetchone()

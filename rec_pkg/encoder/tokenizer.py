@@ -1,9 +1,9 @@
 """
-The tokenizer of an encoder: read once by transformers, kept for a quick start.
+The tokenizer of an encoder: converted once by transformers, stored for a quick start.
 
-transformers knows the tokenizers of all models, but to import it and have it read one takes three
-seconds. So it does that when an encoder is fetched. What it makes of the files is kept as one file
-for the library beneath it, with the length to cut at and the token to pad with inside.
+transformers knows the tokenizers of all models, but importing it and reading one takes three
+seconds. So that happens only when an encoder is fetched. The result is one file for the underlying
+tokenizers library, which includes the length to cut at and the padding token.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 class Tokenizer:
     """
-    A tokenizer that was kept; it may be used by several threads.
+    A stored tokenizer; several threads may use it.
 
-    `padding` is the number of the token that fills up what is shorter than its batch-mates.
+    `padding` is the number of the token that fills up texts shorter than others in their batch.
 
     Raises:
         EncoderInvalid: if the file holds no tokenizer that `keep_tokenizer` wrote.
@@ -35,7 +35,7 @@ class Tokenizer:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
             self.padding: int = (self._tokenizer.padding or {})["pad_id"]
         except Exception as error:  # the library raises bare exceptions
-            raise EncoderInvalid(f"{path} is no tokenizer, delete it: {error}") from error
+            raise EncoderInvalid(f"{path} is not a tokenizer, delete it: {error}") from error
         self._tokenizer.no_padding()
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
@@ -48,10 +48,10 @@ def keep_tokenizer(folder: Path, max_tokens: int, path: Path) -> None:
     Write the tokenizer of the model in `folder` to `path`.
 
     Raises:
-        EncoderInvalid: if there is none, or it takes fewer tokens.
+        EncoderInvalid: if there is none, or it accepts fewer tokens than `max_tokens`.
     """
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # torch is not missed here
-    from transformers import AutoTokenizer  # noqa: PLC0415  # slow, and after the line above
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # torch is not needed here
+    from transformers import AutoTokenizer  # noqa: PLC0415  # slow, and must follow the line above
 
     try:
         read = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -59,7 +59,7 @@ def keep_tokenizer(folder: Path, max_tokens: int, path: Path) -> None:
     except Exception as error:  # the tokenizers library raises bare exceptions
         raise EncoderInvalid(f"no tokenizer in {folder}: {error}") from error
     if read.model_max_length < max_tokens:
-        raise EncoderInvalid(f"max_tokens is more than the {read.model_max_length} it takes")
+        raise EncoderInvalid(f"max_tokens is more than the {read.model_max_length} it accepts")
     kept.enable_truncation(max_tokens, direction=read.truncation_side)
     kept.enable_padding(pad_id=read.pad_token_id or 0, pad_token=read.pad_token or "")
     kept.save(str(path))

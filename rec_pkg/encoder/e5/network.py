@@ -54,21 +54,22 @@ if TYPE_CHECKING:
 
 MODEL_FILE: Final = "model.onnx"
 MASKED: Final = -3e30
-"""Added to the attention of padding; its softmax is exactly zero, so padding leaves no trace."""
+"""Added to the attention of padding; its softmax is exactly zero, so padding has no effect."""
 
 
 LEAST: Final = 1e-12
-"""Size under which a row is all zero."""
+"""Size below which a row counts as all zero."""
 
 WEIGHT_LEVELS: Final = 64
 """
-Weights are rounded to whole numbers of at most this size, 7 bits. With 8, two products may be more
-than the 16 bits in which older x86 processors add them, and vectors would depend on the processor.
+Weights are rounded to whole numbers of at most this size, 7 bits. With 8 bits, two products may
+exceed the 16 bits in which older x86 processors add them, and vectors would depend on the
+processor.
 """
 
 
 class _Graph:
-    """Collects nodes and constants; a value goes by the name of the node that computes it."""
+    """Collects nodes and constants; a value has the name of the node that computes it."""
 
     def __init__(self, weights: Weights, *, rounded: bool) -> None:
         self.weights = weights
@@ -91,7 +92,7 @@ class _Graph:
         kind: str,
         inputs: Sequence[str],
         name: str,
-        **attributes: Any,  # noqa: ANN401  # an attribute is what the operator says
+        **attributes: Any,  # noqa: ANN401  # an attribute has any type
     ) -> str:
         self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
         return name

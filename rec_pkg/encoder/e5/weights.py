@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 MAGIC: Final = b"E5S1"
 BLOCK: Final = 32
-"""Weights that share a scale: a float16 and 16 bytes, the lower nibbles first."""
+"""Weights per scale: a block is a float16 and 16 bytes, the lower nibbles first."""
 
 BLOCK_BYTES: Final = 2 + BLOCK // 2
 ZERO_POINT: Final = 8
-"""The nibble that stands for zero."""
+"""The nibble that represents zero."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of the network, in the order in which the file gives them."""
+    """The sizes of the network, in file order."""
 
     hidden: int
     layers: int
@@ -55,7 +55,7 @@ class Vocabulary:
 
 
 class _Cursor:
-    """Reads little-endian values one after another."""
+    """Reads little-endian values in sequence."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
