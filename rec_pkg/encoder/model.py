@@ -116,7 +116,7 @@ class Model:
         return [ids or [self._tokenizer.padding] for ids in tokens]
 
     def _width(self, length: int) -> int:
-        """Return the padded length of `length` tokens; without an attention mask, `length` itself."""
+        """Return the padded length of `length` tokens; without a mask, `length` itself."""
         masked = "attention_mask" in self._inputs
         return min(_rounded_up(length), self.record.max_tokens) if masked else length
 
