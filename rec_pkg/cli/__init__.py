@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 
 class Commands(TyperGroup):
-    """Commands whose errors are one line on stderr and exit status 1."""
+    """Commands that report an error in one line on stderr and exit with status 1."""
 
     def invoke(self, ctx: Context) -> Any:  # type: ignore[override]  # noqa: ANN401
-        """Run the command, or say what went wrong."""
+        """Run the command, or print what went wrong."""
         try:
             return super().invoke(ctx)
         except RecError as error:
@@ -48,7 +48,7 @@ app = typer.Typer(
 )
 
 
-def _version(value: bool) -> None:  # noqa: FBT001  # so typer calls it
+def _version(value: bool) -> None:  # noqa: FBT001  # the signature that typer calls
     if value:
         from importlib.metadata import version
 
@@ -66,9 +66,9 @@ def pgrec(
     """
     Recommendations inside your own Postgres.
 
-    The database is the one of PGREC_DATABASE_URL; if that is unset, the one of libpq's variables
-    (PGHOST, PGDATABASE, PGSERVICE, ...); if these are unset, an embedded server that `pgrec up`
-    starts. Exit status: 0 done, 1 not or not wholly done, 2 wrong usage, 130 interrupted.
+    The database is the one named by PGREC_DATABASE_URL; if that is unset, by libpq's variables
+    (PGHOST, PGDATABASE, PGSERVICE, ...); if these are unset too, an embedded server that `pgrec up`
+    starts. Exit status: 0 done, 1 not or only partly done, 2 wrong usage, 130 interrupted.
     """
     del version
 
@@ -88,9 +88,10 @@ def demo(
     ] = None,
 ) -> None:
     """
-    Start a server, load the sample catalogue, and follow a shopper click by click.
+    Load the sample catalogue, start a worker, and follow two new users click by click.
 
-    The server is the embedded one, whatever PGREC_DATABASE_URL names.
+    It plays on the embedded server, whatever PGREC_DATABASE_URL names. The catalogue and the two
+    users, demo-lin and demo-kate, stay there, and the server keeps running; `pgrec down` stops it.
     """
     from rec_pkg.demo.story import play
 
@@ -101,18 +102,18 @@ def demo(
 @app.command(rich_help_panel="Run")
 def worker(
     *,
-    once: Annotated[bool, typer.Option("--once", help="Exit when nothing waits any more.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Exit when the queue is empty.")] = False,
     metrics_port: Annotated[
         int | None,
         typer.Option(
-            min=0, max=65535, help="Port of the Prometheus metrics, 0: none. [PGREC_METRICS_PORT]"
+            min=0, max=65535, help="Port of the Prometheus metrics; 0: none. [PGREC_METRICS_PORT]"
         ),
     ] = None,
 ) -> None:
     """
     Encode new texts and items and fold events into interests, until Ctrl-C or SIGTERM.
 
-    Any number may run at the same time. Killing one loses nothing.
+    Any number of workers may run at the same time. Killing one loses nothing.
     """
     from pgrec_worker import run
     from rec_pkg.database import conninfo

@@ -1,4 +1,4 @@
-"""`pgrec calibrate`: the catalogue's own calibration."""
+"""`pgrec calibrate`: fits a calibration to the catalogue."""
 
 from __future__ import annotations
 
@@ -23,24 +23,25 @@ def calibrate(
     ridge: Annotated[
         float | None,
         typer.Option(
-            help="Softness of the whitening, in units of the mean eigenvalue; above 0. Default: "
-            "what served another catalogue best."
+            help="Softness of the whitening, above 0, in units of the mean eigenvalue. Default: "
+            "0.1, the best value on another catalogue."
         ),
     ] = None,
     off: Annotated[
-        bool, typer.Option("--off", help="Take the calibration back: the encoder's own vectors.")
+        bool,
+        typer.Option("--off", help="Remove the calibration: restore the encoder's own vectors."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """
-    Fit the vectors to your catalogue: what all its items share counts less, what differs more.
+    Fit the vectors to your catalogue: features that all items share count less, differences more.
 
-    A linear map (mean removal and soft whitening) is fitted on the vectors of the items and applied
-    to all vectors, and interests are made anew from the log. Nothing is encoded again, and lists go
-    on meanwhile; workers wait, then go on in the new space. Worth doing once the catalogue is
-    there, and again when it has changed much.
+    Fits a linear map (mean removal and soft whitening) on the items' vectors, applies it to all
+    stored vectors, and rebuilds interests from the log. Nothing is encoded again. Lists stay
+    available meanwhile; workers wait, then continue in the new space. Run it once the catalogue is
+    complete, and again after large changes.
 
-    It is one transaction: interrupted, it leaves everything as it was.
+    It runs as one transaction: if interrupted, it changes nothing.
     """
     from rec_pkg.operations import calibrating
 
@@ -57,7 +58,7 @@ def calibrate(
 
 
 class _Counts:
-    """Hands progress on and keeps how many of what were done."""
+    """Passes progress on and keeps the number done of each step."""
 
     def __init__(self, on_progress: Callable[[str, int, int], None]) -> None:
         self._on_progress = on_progress

@@ -1,4 +1,4 @@
-"""`pgrec doctor`: what is wrong, and what to do about it."""
+"""`pgrec doctor`: reports problems and how to solve them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ app = typer.Typer()
 @app.command(rich_help_panel="Run")
 def doctor(*, as_json: AsJson = False) -> None:
     """
-    Look at everything that has to be right, and say what to do about what is not.
+    Check the deployment and say how to fix what is wrong.
 
-    Green is well, yellow is worth a look, red does not work as promised. Exit status 1 if anything
-    is red. Nothing is changed; a role with few rights sees less and is told so. Run it with the
-    PGREC_DATABASE_URL of the worker: what lies between is looked at, too.
+    Green is fine, yellow deserves attention, red does not work as promised. The exit status is 1 if
+    anything is red. Nothing is changed. A role with few rights sees less, and the output says so.
+    Run it with the worker's PGREC_DATABASE_URL, because it also checks the connection.
     """
     from rec_pkg import database
     from rec_pkg.operations.doctor import examine

@@ -1,4 +1,4 @@
-"""`pgrec encoder`: the models that turn texts into vectors."""
+"""`pgrec encoder`: manages the models that turn texts into vectors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Name = Annotated[
     str | None,
     typer.Argument(
         metavar="NAME",
-        help="A name from `pgrec encoder list`, or the path of a record. Default: PGREC_ENCODER.",
+        help="A name from `pgrec encoder list`, or a record's path. Default: PGREC_ENCODER.",
         show_default=False,
     ),
 ]
@@ -34,7 +34,7 @@ Name = Annotated[
 
 @app.command("list")
 def list_() -> None:
-    """List the encoders that pgrec knows by name, and whether their files are on this machine."""
+    """List the built-in encoders, and whether their files are on this machine."""
     from rec_pkg.encoder.records import BUILT_IN
 
     settings = read_settings()
@@ -55,7 +55,7 @@ def list_() -> None:
 
 @app.command()
 def fetch(name: Name = None) -> None:
-    """Make the files of an encoder present; several processes may do so at the same time."""
+    """Provide the files of an encoder; several processes may do so at the same time."""
     from rec_pkg.encoder import fetch as make_present
 
     settings = read_settings()
@@ -69,8 +69,9 @@ def check(name: Name = None, *, as_json: AsJson = False) -> None:
     """
     Open an encoder, encode a few texts, and show its fingerprint.
 
-    The fingerprint must be the one that `pgrec status` shows: vectors of two encoders are never
-    compared. After `pgrec calibrate`, status shows that of the encoder and the calibration.
+    It must equal the fingerprint that `pgrec status` shows, because vectors of two encoders are
+    never compared. After `pgrec calibrate`, status shows the fingerprint of encoder plus
+    calibration.
     """
     from rec_pkg.encoder import Encoder
 

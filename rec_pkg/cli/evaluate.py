@@ -1,4 +1,4 @@
-"""`pgrec evaluate`: how good the lists are."""
+"""`pgrec evaluate`: measures the quality of the lists."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Folder = Annotated[
     Path,
     typer.Argument(
         metavar="FOLDER",
-        help="With items.csv, and events.csv or both of valid.jsonl and test.jsonl.",
+        help="Contains items.csv, and events.csv or both valid.jsonl and test.jsonl.",
         exists=True,
         file_okay=False,
         readable=True,
@@ -43,7 +43,7 @@ def evaluate(
         Literal["time", "loo", "rows"] | None,
         typer.Option(
             help="time: every event of a known user in the last tenth; loo: the last event of each "
-            "user; rows: the test rows. Default: time where there are events, else rows.",
+            "user; rows: the test rows. Default: time if there are events, else rows.",
             show_default=False,
         ),
     ] = None,
@@ -51,40 +51,40 @@ def evaluate(
         int,
         typer.Option(
             min=0,
-            help="Only users and items with so many of the other, for time and loo; 0: all.",
+            help="For time and loo: keep users and items with this many of the other; 0: all.",
         ),
     ] = 5,
     tune: Annotated[
         bool,
         typer.Option(
             "--tune",
-            help="First calibrate the vectors on the catalogue and tune the ranker on what lies "
+            help="First calibrate the vectors on the catalogue and tune the ranker on the events "
             "before the test.",
         ),
     ] = False,
     keep_seen: Annotated[
-        bool, typer.Option("--keep-seen", help="Let items that the user had before into the lists.")
+        bool, typer.Option("--keep-seen", help="Lists may contain items that the user already had.")
     ] = False,
     frozen: Annotated[
         bool,
-        typer.Option("--frozen", help="Leave popularity and transitions as they are at the split."),
+        typer.Option("--frozen", help="Keep popularity and transitions as they are at the split."),
     ] = False,
     oracle: Annotated[
         bool,
         typer.Option(
             "--oracle",
-            help="Show what a perfect order of the same candidates would give; takes longer.",
+            help="Also measure a perfect order of the same candidates; takes longer.",
         ),
     ] = False,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Ask only so many questions, drawn at random.")
+        int | None, typer.Option(min=1, help="Ask only this many questions, drawn at random.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random sample.")] = 0,
     ranker: Annotated[
         str | None,
         typer.Option(
-            help="Make the lists with this row of rec.rankers in your database; default: with what "
-            "pgrec migrate gives.",
+            help="Make the lists with this row of rec.rankers in your database. Default: that of "
+            "a new database.",
             show_default=False,
         ),
     ] = None,
@@ -94,19 +94,19 @@ def evaluate(
     ] = None,
     plot_file: Annotated[
         Path | None,
-        typer.Option("--plot", metavar="FILE", dir_okay=False, help="Draw them into a PNG."),
+        typer.Option("--plot", metavar="FILE", dir_okay=False, help="Draw the figures into a PNG."),
     ] = None,
 ) -> None:
     """
-    Measure the lists on a data set, beside simple baselines, without a leak.
+    Measure the lists on a data set, beside simple baselines, without leaks.
 
-    The log is played through a database of its own on the configured server, by the worker and
-    the functions of schema rec; the lists are those of rec.recommend as of the moment of each
-    question, which sees the events strictly before it. Baselines rank the whole catalogue.
-    Columns are those of `pgrec load`; the rows of a .jsonl have user_id, history, target.
+    The worker and the functions of schema rec replay the log in a separate database on the
+    configured server; your own data is not touched. Each list comes from rec.recommend as of the
+    moment of its question and sees only events strictly before it. Baselines rank the whole
+    catalogue. Columns are those of `pgrec load`; rows of a .jsonl have user_id, history and target.
 
-    Vectors are kept in a database pgrec_evaluate_..., so that a second run encodes nothing; drop
-    it when it is no longer of use. Needs a role that may create databases, and the extra
+    Vectors are kept in a database pgrec_evaluate_..., so that a second run encodes nothing; drop it
+    when you no longer need it. Needs a role that may create databases, and the extra
     pgrec[evaluate].
 
         pgrec evaluate data/shop --limit 1000 --json shop.json --plot shop.png
@@ -126,7 +126,7 @@ def evaluate(
 
 
 def _check_writable(*files: Path | None) -> None:
-    """Raise BadInput at once, not after an hour, if a file cannot be written."""
+    """Raise BadInput immediately, not after an hour, if a file cannot be written."""
     for file in filter(None, files):
         if not os.access(file if file.exists() else file.parent, os.W_OK):
             raise BadInput(f"{file} cannot be written")

@@ -1,4 +1,4 @@
-"""`pgrec load`: files of items, events and vectors."""
+"""`pgrec load`: loads files of items, events and vectors."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from rec_pkg.loading.files import Rejection
 
 SHOWN: Final = 100
-"""How many rejected rows are shown; the others are only counted."""
+"""How many rejected rows are shown; the rest are only counted."""
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Load items, events or vectors from a CSV or JSON Lines file, again and again"
-    " without harm.",
+    help="Load items, events or vectors from a CSV or JSON Lines file; loading a file"
+    " again is harmless.",
 )
 
 File = Annotated[
     Path,
     typer.Argument(
         metavar="FILE",
-        help="A .csv or .tsv with a header, or a .jsonl or .ndjson; each also with .gz.",
+        help="A .csv or .tsv with a header, a .jsonl or an .ndjson, optionally with .gz.",
         exists=True,
         dir_okay=False,
         readable=True,
@@ -41,12 +41,12 @@ Maps = Annotated[
     typer.Option(
         "--map",
         metavar="OURS=THEIRS",
-        help="Take our column OURS from the file's column THEIRS; may be repeated.",
+        help="Read column OURS from the file's column THEIRS; may be repeated.",
     ),
 ]
 Delimiter = Annotated[
     str | None,
-    typer.Option(help="Character between the fields of a CSV. Default: comma, or tab in .tsv."),
+    typer.Option(help="Character between the fields of a CSV. Default: comma, or tab in a .tsv."),
 ]
 
 
@@ -55,12 +55,12 @@ def items(
     path: File,
     *,
     maps: Maps = None,
-    domain: Annotated[str | None, typer.Option(help="Domain of rows that name none.")] = None,
+    domain: Annotated[str | None, typer.Option(help="Domain of rows that do not name one.")] = None,
     number: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="An attribute that is a number; in a CSV all others stay text. May be repeated.",
+            help="An attribute that is a number; in a CSV the others stay text. May be repeated.",
         ),
     ] = None,
     delimiter: Delimiter = None,
@@ -70,12 +70,13 @@ def items(
     Insert items and update those that differ.
 
     Columns: item_id, domain, title, body, tags (a JSON list, or text with | between them),
-    attributes (a JSON object), available, created_at. Every other column becomes an attribute:
-    brand, category and price are worth having. A column that the file lacks stays as it is in the
-    database. Of rows with the same item_id the last counts.
+    attributes (a JSON object), available, created_at. Every other column becomes an attribute;
+    brand, category and price are useful ones. Values whose column the file lacks stay unchanged in
+    the database. If several rows have the same item_id, the last one counts. Items that the file
+    lacks stay.
 
-    Bad rows are reported as FILE:LINE: REASON and make the exit status 1; the others are loaded.
-    Only items whose content changed are encoded again.
+    Bad rows are reported as FILE:LINE: REASON and make the exit status 1; all other rows are
+    loaded. Only items whose content changed are encoded again.
 
         pgrec load items products.csv --map item_id=sku --map title=name --domain shop
     """
@@ -102,20 +103,20 @@ def events(
     path: File,
     *,
     maps: Maps = None,
-    kind: Annotated[str, typer.Option(help="Kind of rows that name none.")] = "click",
+    kind: Annotated[str, typer.Option(help="Kind of rows that do not name one.")] = "click",
     delimiter: Delimiter = None,
     as_json: AsJson = False,
 ) -> None:
     """
-    Append events to the log, each once.
+    Append events to the log, each only once.
 
     Columns: user_id, item_id or text or both, kind, value, occurred_at (ISO 8601, UTC if it names
-    no zone, or epoch seconds; none: now), dedupe_key. Other columns are ignored. An event is
-    known already if its user has one with the same dedupe_key; where the file has none, one is
-    made from what the row says, so give equal clicks a time or a key.
+    no zone, or epoch seconds; now if empty), dedupe_key. Other columns are ignored. An event is
+    skipped if its user already has one with the same dedupe_key. If the file has no keys, they are
+    derived from the rows' values, so give equal clicks a time or a key.
 
-    Bad rows are reported as FILE:LINE: REASON and make the exit status 1; the others are loaded.
-    Events on items that are not there yet wait for them.
+    Bad rows are reported as FILE:LINE: REASON and make the exit status 1; all other rows are
+    loaded. Events on items that do not exist yet wait for them.
 
         pgrec load events ratings.csv --kind rating --map value=stars --map occurred_at=ts
     """
@@ -143,7 +144,7 @@ def vectors(
     fingerprint: Annotated[
         str,
         typer.Option(
-            help="Fingerprint of the encoder that made them, or its first 12 digits.",
+            help="Fingerprint of the encoder that made the vectors, or its first 12 digits.",
             show_default=False,
         ),
     ],
@@ -151,22 +152,26 @@ def vectors(
     workers: Annotated[
         int | None,
         typer.Option(
-            min=0, max=1024, help="Processes that make the index. Default: as the server is set."
+            min=0,
+            max=1024,
+            help="Extra processes that build the index. Default: the server's setting.",
         ),
     ] = None,
     memory: Annotated[
         str | None,
-        typer.Option(help="Memory to make the index in, such as 4GB. Default: as it is set."),
+        typer.Option(
+            help="Memory for building the index, such as 4GB. Default: the server's setting."
+        ),
     ] = None,
     delimiter: Delimiter = None,
     as_json: AsJson = False,
 ) -> None:
     """
-    Store vectors of items that were made elsewhere, by the same encoder.
+    Store vectors of items that the same encoder made elsewhere.
 
-    Columns: item_id, embedding (a JSON list of numbers). The items must be there already. Where no
-    vectors are stored yet, the index is made once after the last row, by several processes at once,
-    and lists compare all items meanwhile. Broken off at any point, the same command goes on.
+    Columns: item_id, embedding (a JSON list of numbers). The items must exist already. If no
+    vectors are stored yet, the index is built once after the last row, by several processes, and
+    lists compare all items meanwhile. After an interruption, the same command continues.
 
     `pgrec encoder check` shows the fingerprint on the machine where the vectors are made.
 
@@ -217,7 +222,7 @@ def _mapping(maps: list[str] | None, *, of_events: bool = False) -> dict[str, st
 
 
 class _Rejections:
-    """Shows the first rejected rows on stderr and says when it stops."""
+    """Shows the first rejected rows on stderr and says when it stops showing them."""
 
     def __init__(self) -> None:
         self._seen = 0
@@ -227,7 +232,7 @@ class _Rejections:
         if self._seen <= SHOWN:
             errors.print(cell(str(rejection)), soft_wrap=True)
         if self._seen == SHOWN:
-            errors.print(f"... from here on bad rows are only counted ({SHOWN} shown)")
+            errors.print(f"... further bad rows are only counted ({SHOWN} shown)")
 
 
 def _finish(what: str, report: Report, *, as_json: bool) -> None:

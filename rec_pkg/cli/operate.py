@@ -1,4 +1,4 @@
-"""Commands for whoever runs the recommender: server, schema, queue."""
+"""Commands for operators: server, schema, queue."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from rec_pkg.errors import BadInput, EmbeddedServerMissing
 app = typer.Typer()
 
 PSQL: Final = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
-"""All other options are psql's own."""
+"""psql handles all other options."""
 
 
 @app.command(rich_help_panel="Set up")
 def up() -> None:
     """
-    Make the database ready: start the embedded server, if it is the one, and migrate it.
+    Prepare the database: start the embedded server if it is in use, and migrate.
 
-    With PGREC_DATABASE_URL or libpq's variables nothing is started and that database is migrated.
-    Doing it again does no harm.
+    If PGREC_DATABASE_URL or libpq's variables name a database, no server is started and that
+    database is migrated. Running it again is harmless.
     """
     from rec_pkg.database import embedded_server
 
@@ -41,7 +41,7 @@ def up() -> None:
 
 @app.command(rich_help_panel="Set up")
 def down() -> None:
-    """Stop the embedded server, for everyone who uses it; its data stays."""
+    """Stop the embedded server for everyone who uses it; its data is kept."""
     from rec_pkg.database import embedded_server
 
     server = embedded_server(read_settings())
@@ -56,13 +56,13 @@ def down() -> None:
 def psql(
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ARGS]...", help="Handed to psql, such as -c 'select ...'."),
+        typer.Argument(metavar="[ARGS]...", help="Arguments for psql, such as -c 'select ...'."),
     ] = None,
 ) -> None:
     """
     Open psql on the database: `select * from rec.recommend('ada')`.
 
-    The password goes by the environment, so that nobody sees it in the list of processes.
+    The password is passed through the environment, so that the process list does not show it.
     """
     from rec_pkg.database import conninfo, without_secrets
 
@@ -89,7 +89,7 @@ def _psql_path() -> str:
         return str(own)
     if found:
         return found
-    raise BadInput("there is no psql on this machine; PGREC_PG_BIN names the folder that has one")
+    raise BadInput("there is no psql on this machine; set PGREC_PG_BIN to a folder that has one")
 
 
 @app.command(rich_help_panel="Set up")
@@ -99,23 +99,24 @@ def migrate(
         str | None,
         typer.Option(
             metavar="REV",
-            help="Go back to this revision; `base` drops everything, events and all.",
+            help="Go back to this revision; `base` drops everything, including all events.",
         ),
     ] = None,
     yes: Yes = False,
 ) -> None:
     """
-    Bring schema `rec` of the database to this version of pgrec.
+    Bring schemas `rec` and `rec_internal` of the database to this version of pgrec.
 
-    Tables by revisions, then every function and view anew, in one transaction. The roles rec_owner,
-    rec_worker, rec_app and rec_analyst are made before it, or you are told who has to make them.
+    One transaction upgrades the tables by revisions and creates every function and view again; the
+    data is kept. The roles rec_owner, rec_worker, rec_app and rec_analyst are created first, or you
+    are told which SQL an administrator has to run.
     """
     if down is None:
         _migrate("head")
         console.print("Schema rec is at this version.")
         return
     if not yes:
-        typer.confirm(f"Go back to {down} and lose what came after?", abort=True, err=True)
+        typer.confirm(f"Go back to {down} and lose everything added since?", abort=True, err=True)
     _migrate(down, back=True)
     console.print(f"Schema rec is at {down}.")
 
@@ -141,15 +142,15 @@ def _migrate(revision: str, *, create: bool = False, back: bool = False) -> None
 def _advise(statements: str | None) -> None:
     if statements:
         to_stderr(
-            "The roles of pgrec are not complete, and this role may not complete them. Until an\n"
-            "administrator has run the following, and you pgrec migrate, only you have rights:\n\n"
+            "The roles of pgrec are incomplete, and this role may not complete them. Only you\n"
+            "have rights until an administrator runs the following and you pgrec migrate again:\n\n"
             f"{statements}\n"
         )
 
 
 @app.command(rich_help_panel="Run")
 def retry(*, as_json: AsJson = False) -> None:
-    """Try again what was given up: parked events, and items that could not be encoded."""
+    """Retry parked events, and items that could not be encoded."""
     from rec_pkg.operations import store
 
     with open_connection() as connection:
@@ -163,16 +164,16 @@ def retry(*, as_json: AsJson = False) -> None:
 @app.command(rich_help_panel="Run")
 def retain(*, as_json: AsJson = False) -> None:
     """
-    Drop what the settings do not let stay: raw texts (keep_text), old events (events_kept).
+    Delete what rec.settings lets expire: raw texts (keep_text) and old events (events_kept).
 
-    A worker does it by itself, once a day. Doing it again does no harm.
+    A worker does this once a day. Running it again is harmless.
     """
     with open_client() as client:
         done = list(iter(client.retain, None))
     if as_json:
         print_json({"dropped": done})
     else:
-        console.print("\n".join(done) or "There was nothing to drop.")
+        console.print("\n".join(done) or "Nothing has expired.")
 
 
 @app.command(rich_help_panel="Run")
@@ -181,7 +182,8 @@ def vacuum(
     full: Annotated[
         bool,
         typer.Option(
-            "--full", help="Rewrite the tables, which locks them: no old byte stays in their files."
+            "--full",
+            help="Rewrite the tables, which locks them, so that no old byte stays in their files.",
         ),
     ] = False,
     wait: Annotated[
@@ -192,15 +194,15 @@ def vacuum(
     """
     Clear the rows that erasures deleted from tables, indexes and statistics.
 
-    A worker does it by itself; rec.erasure_status tells how far it is. Nothing happens where
-    nothing was erased. Exit status 1 if something is left.
+    A worker does this by itself; rec.erasure_status shows the progress. If nothing was erased,
+    nothing happens. The exit status is 1 if anything is left.
     """
     with open_client() as client:
         left = client.vacuum(full=full, patience_s=inf if wait else 0)
     if as_json:
         print_json(left._asdict())
     else:
-        console.print(f"{left.waiting:,} erasures are left, {left.held:,} held by transactions.")
+        console.print(f"{left.waiting:,} erasures remain, {left.held:,} held by transactions.")
     if left.waiting:
         raise typer.Exit(1)
 
@@ -208,9 +210,9 @@ def vacuum(
 @app.command(rich_help_panel="Run")
 def status(*, as_json: AsJson = False) -> None:
     """
-    Show how the recommender is doing: counts, what waits, what was given up, the encoder.
+    Show the state of the recommender: counts, the queue, failures, the encoder.
 
-    `select * from rec.parked` says why events were given up.
+    `select * from rec.parked` shows why events failed.
     """
     with open_client() as client:
         figures = client.status()
@@ -235,4 +237,4 @@ def status(*, as_json: AsJson = False) -> None:
         }
     )
     if figures.parked or figures.items_failed:
-        to_stderr("Some were given up: rec.parked and rec.items say why, pgrec retry tries again.")
+        to_stderr("Some failed: rec.parked and rec.items say why; pgrec retry tries again.")

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share, and how their values are read."""
+"""Arguments and options shared by several commands, and how their values are parsed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Item = Annotated[str, typer.Argument(metavar="ITEM", help="Id of the item.")]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print JSON and nothing else on standard output.")
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 Domain = Annotated[str | None, typer.Option(help="Only items of this domain.")]
-Ranker = Annotated[str, typer.Option(help="A row of rec.rankers.")]
-Count = Annotated[int, typer.Option("-k", "--count", min=0, help="How many items.")]
+Ranker = Annotated[str, typer.Option(help="Name of a ranker, a row of rec.rankers.")]
+Count = Annotated[int, typer.Option("-k", "--count", min=0, help="Number of items.")]
 
 
 def json_object(text: str) -> dict[str, Any]:
-    """Read the value of an option that is a JSON object."""
+    """Parse an option value that is a JSON object."""
     try:
         value = parse_json(text)
     except BadRow as reason:
@@ -33,7 +33,7 @@ def json_object(text: str) -> dict[str, Any]:
 
 
 def time(text: str) -> datetime:
-    """Read the value of an option that is a time."""
+    """Parse an option value that is a time."""
     try:
         value = moment(text, "the time")
     except BadRow as reason:
@@ -56,6 +56,6 @@ At = Annotated[
     typer.Option(
         parser=time,
         metavar="TIME",
-        help="When it happened: ISO 8601 (UTC if it names no zone) or epoch seconds. Default: now.",
+        help="Time of the event: ISO 8601 (UTC if without a zone) or epoch seconds. Default: now.",
     ),
 ]

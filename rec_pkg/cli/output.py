@@ -1,4 +1,4 @@
-"""What commands print: tables and lines for people, JSON for machines."""
+"""The output of commands: tables and lines for people, JSON for machines."""
 
 from __future__ import annotations
 
@@ -24,19 +24,21 @@ console: Final = Console(markup=False, highlight=False, emoji=False)
 errors: Final = Console(markup=False, highlight=False, emoji=False, stderr=True)
 
 CONTROLS: Final = dict.fromkeys([*range(32), *range(127, 160)], " ")
-"""What could steer the terminal, in titles and texts that anybody may have written."""
+"""
+Replaces characters that could control the terminal, in titles and texts that anyone may write.
+"""
 
 ESCAPED: Final = {code: f"\\u{code:04x}" for code in range(127, 160)}
-"""The same, as far as JSON leaves it in its strings."""
+"""The same, for the control characters that JSON leaves in its strings."""
 
 
 def to_stderr(message: str) -> None:
-    """Print a message beside the output."""
+    """Print a message on stderr."""
     typer.echo(message, err=True)
 
 
 def print_json(value: object) -> None:
-    """Print a value, dataclasses and times included, as JSON and nothing else."""
+    """Print a value as JSON and nothing else; dataclasses and times are allowed."""
     text = json.dumps(_plain(value), ensure_ascii=False, indent=2)
     sys.stdout.write(text.translate(ESCAPED) + "\n")
 
@@ -59,7 +61,7 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -
 
 
 def print_facts(facts: Mapping[str, object]) -> None:
-    """Print names and values, one pair on a line, however long."""
+    """Print names and values, one pair per line, without wrapping."""
     width = max(map(len, facts), default=0)
     for name, value in facts.items():
         console.print(f"{name:{width}}  {cell(value)}", soft_wrap=True)
@@ -67,7 +69,7 @@ def print_facts(facts: Mapping[str, object]) -> None:
 
 @contextmanager
 def progress(*, lines: bool = False) -> Iterator[OnProgress]:
-    """Give a bar on a terminal; elsewhere, if asked to, a line for every tenth of a step."""
+    """Yield a progress bar on a terminal; elsewhere, if `lines`, print a line per tenth."""
     if not errors.is_terminal:
         yield _Lines() if lines else silent
         return
@@ -101,7 +103,7 @@ class _Lines:
 
 
 def cell(value: object) -> str:
-    """Return a value as people read it, without anything that steers a terminal."""
+    """Return a value in readable form, without terminal control characters."""
     if value is None:
         return ""
     if isinstance(value, float):
@@ -115,7 +117,7 @@ def cell(value: object) -> str:
     return str(value).translate(CONTROLS)
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401  # JSON has no type
+def _plain(value: Any) -> Any:  # noqa: ANN401  # JSON values have no common type
     if is_dataclass(value) and not isinstance(value, type):
         return _plain(asdict(value))
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Commands about users and items: what the application does, from a shell."""
+"""Commands about users and items: the calls of an application, from a shell."""
 
 from __future__ import annotations
 
@@ -50,11 +50,15 @@ def recommend(
     domain: Domain = None,
     filter: Filter = None,  # noqa: A002  # the name of the option
     include_seen: Annotated[
-        bool, typer.Option("--include-seen", help="Do not leave out what the user has seen.")
+        bool, typer.Option("--include-seen", help="Also list items that the user has seen.")
     ] = False,
     diversity: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="0: by score alone; 1: as different as can be."),
+        typer.Option(
+            min=0,
+            max=1,
+            help="From 0 (by score alone) to 1 (as different as possible). Default: the ranker's.",
+        ),
     ] = None,
     seed: Annotated[
         int,
@@ -70,12 +74,12 @@ def recommend(
     """
     Recommend items to a user, best first.
 
-    The score adds up, each times its weight in the ranker: content (closeness to the user's
-    interests), latest (closeness to the last events), closest (closeness to the closest of them),
-    transition (what users went on to from the last items), together (what users had shortly before
-    or after them), trend (popularity that decays), newness (no event speaks for the item yet) and
-    repeat (the user has seen it); it subtracts aversion (closeness to what the user disliked). An
-    unknown user gets what is trending.
+    The score adds up these terms, each multiplied by its weight in the ranker: content (closeness
+    to the user's interests), latest (closeness to the last events), closest (closeness to the
+    nearest of them), transition (how often users went from the last items to it), together (how
+    often users had it shortly before or after them), trend (popularity that decays), newness (no
+    event supports the item yet) and repeat (the user has seen it); it subtracts aversion (closeness
+    to what the user disliked). An unknown user gets trending items.
     """
     with open_client() as client:
         rows = client.recommend(
@@ -99,9 +103,9 @@ def recommend(
 @app.command(rich_help_panel="Recommend")
 def explain(user: User, item: Item, *, ranker: Ranker = "default", as_json: AsJson = False) -> None:
     """
-    Split the score of an item for a user into the share of each past event.
+    Split the score of an item for a user into the shares of past events and other terms.
 
-    The shares add up to the score exactly.
+    The shares add up exactly to the score.
     """
     with open_client() as client:
         shares = client.explain(user, item, ranker=ranker)
@@ -121,7 +125,7 @@ def similar(
     filter: Filter = None,  # noqa: A002  # the name of the option
     as_json: AsJson = False,
 ) -> None:
-    """List the items most like an item, best first."""
+    """List the items most similar to an item, best first."""
     with open_client() as client:
         rows = client.similar_items(item, k, domain=domain, filter=filter)
     if as_json:
@@ -137,16 +141,20 @@ def track(
     item: Annotated[
         str | None,
         typer.Argument(
-            metavar="ITEM", help="Id of the item, if it is about one.", show_default=False
+            metavar="ITEM", help="Id of the item, if the event is about one.", show_default=False
         ),
     ] = None,
     *,
-    kind: Annotated[str, typer.Option(help="A row of rec.event_kinds.")] = "click",
-    text: Annotated[str | None, typer.Option(help="What the user searched or wrote.")] = None,
-    value: Annotated[float | None, typer.Option(help="Of a rating, say.")] = None,
+    kind: Annotated[
+        str, typer.Option(help="Kind of the event, a row of rec.event_kinds.")
+    ] = "click",
+    text: Annotated[str | None, typer.Option(help="What the user searched for or wrote.")] = None,
+    value: Annotated[
+        float | None, typer.Option(help="Value of the event, such as a rating.")
+    ] = None,
     at: At = None,
     dedupe_key: Annotated[
-        str | None, typer.Option(help="With the same key an event is logged only once.")
+        str | None, typer.Option(help="Log an event with this key only once per user.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -170,7 +178,7 @@ def track(
         print_json({"event_id": event_id})
     else:
         console.print(
-            "not stored: the user is paused, or the log does not reach back so far"
+            "not stored: the user is paused, or the log does not reach back that far"
             if event_id is None
             else event_id
         )
@@ -178,7 +186,7 @@ def track(
 
 @app.command(rich_help_panel="Data")
 def export(user: User) -> None:
-    """Print all that is kept of a user, as JSON."""
+    """Print everything stored about a user, as JSON."""
     with open_client() as client:
         kept = client.export(user)
     print_json(kept)
@@ -188,7 +196,7 @@ def export(user: User) -> None:
 def undo(
     user: User, event: Annotated[int, typer.Argument(metavar="EVENT", help="Id of the event.")]
 ) -> None:
-    """Take an event back as if it had never been, counts included."""
+    """Undo an event as if it had never happened, including its part in all counts."""
     with open_client() as client:
         if not client.undo(user, event):
             raise BadInput(f"{user} has no event {event}")
@@ -201,44 +209,45 @@ def forget(
     *,
     yes: Yes = False,
     wait: Annotated[
-        bool, typer.Option("--wait", help="End when a vacuum has cleared the deleted rows, too.")
+        bool,
+        typer.Option("--wait", help="Return only after a vacuum has cleared the deleted rows."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """
-    Erase a user: events, interests, texts, and the part in every count. There is no way back.
+    Erase a user: events, interests, texts, and their part in every count. This cannot be undone.
 
-    Deleted rows can be read from the files of the database until a vacuum has cleared them; a
-    worker does that by itself, and so do --wait and `pgrec vacuum`, which rec_app may not.
+    The files of the database contain the deleted rows until a vacuum clears them. A worker does
+    that by itself, and so do --wait and `pgrec vacuum`, for which rec_app lacks the rights.
     """
     if not yes:
-        typer.confirm(f"Erase all that is kept of {cell(user)}?", abort=True, err=True)
+        typer.confirm(f"Erase everything stored about {cell(user)}?", abort=True, err=True)
     with open_client() as client:
         erased = client.forget(user)
         if as_json:
             print_json({"events": erased})
         else:
             console.print(
-                f"{erased:,} events of {cell(user)} are erased, and all that came of them."
+                f"{erased:,} events of {cell(user)} are erased, with everything derived from them."
             )
-        if wait:  # which a role may not be allowed to, and then it says so
+        if wait:  # if the role may not, the error says so
             client.vacuum(patience_s=inf)
 
 
 @app.command(rich_help_panel="Data")
 def pause(user: User) -> None:
-    """Keep the events of a user out from now on; what is stored stays, and so do the lists."""
+    """Stop storing the events of a user; stored data stays, and lists are still made from it."""
     with open_client() as client:
         paused = client.pause(user)
-    console.print("Paused: no event of the user is stored." if paused else "Already paused.")
+    console.print("Paused: new events of the user are not stored." if paused else "Already paused.")
 
 
 @app.command(rich_help_panel="Data")
 def resume(user: User) -> None:
-    """Let the events of a user in again."""
+    """Store the events of a user again."""
     with open_client() as client:
         resumed = client.resume(user)
-    console.print("Events of the user are stored again." if resumed else "There was no pause.")
+    console.print("Events of the user are stored again." if resumed else "The user was not paused.")
 
 
 def _told(share: Share) -> dict[str, Any]:

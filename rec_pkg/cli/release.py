@@ -1,4 +1,4 @@
-"""`pgrec release`: counts for publication, with noise that OpenDP draws."""
+"""`pgrec release`: publishes counts with noise that OpenDP draws."""
 
 from __future__ import annotations
 
@@ -17,32 +17,38 @@ app = typer.Typer()
 @app.command(rich_help_panel="Data")
 def release(
     counts: Annotated[
-        list[str], typer.Argument(metavar="COUNTS...", help="By what: kind, domain, item.")
+        list[str],
+        typer.Argument(
+            metavar="COUNTS...", help="Count users by kind, domain or item; may name several."
+        ),
     ],
     *,
     since: Annotated[
-        datetime, typer.Option(parser=time, metavar="TIME", help="From when on, UTC.")
+        datetime, typer.Option(parser=time, metavar="TIME", help="Start of the period (UTC).")
     ],
     until: Annotated[
         datetime | None,
         typer.Option(
-            parser=time, metavar="TIME", help="Up to when; default: the last midnight, UTC."
+            parser=time, metavar="TIME", help="End of the period (UTC). Default: the last midnight."
         ),
     ] = None,
     epsilon: Annotated[
-        float, typer.Option(min=1e-6, max=100, help="What each of COUNTS costs of the budget.")
+        float,
+        typer.Option(
+            min=1e-6, max=100, help="Budget that each of COUNTS costs; less means more noise."
+        ),
     ] = 0.1,
     keys_per_user: Annotated[
-        int, typer.Option(min=1, help="Under how many kinds, domains or items a user counts.")
+        int, typer.Option(min=1, help="Most kinds, domains or items under which one user counts.")
     ] = 1,
     as_json: AsJson = False,
 ) -> None:
     """
-    Release how many users had events, with noise that hides whether any one user is among them.
+    Release the number of users with events, with noise that hides each single user.
 
-    The same question is answered from rec.releases and costs nothing again. All releases together
-    may cost settings.privacy_budget; then no more are answered. It needs OpenDP:
-    `pip install 'pgrec[privacy]'`.
+    Asking the same question again returns the answer recorded in rec.releases and costs nothing.
+    All releases together may cost settings.privacy_budget; after that, new questions are refused.
+    Needs OpenDP: `pip install 'pgrec[privacy]'`.
 
         pgrec release kind domain --since 2026-10-01 --until 2026-11-01
     """

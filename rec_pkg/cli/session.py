@@ -1,4 +1,4 @@
-"""Settings and connections for commands; what the database says is turned into our errors."""
+"""Settings and connections for commands; turns database errors into errors of pgrec."""
 
 from __future__ import annotations
 
@@ -18,15 +18,17 @@ if TYPE_CHECKING:
 
     from rec_pkg.client import Client
 
-NO_RIGHT = "If the role of this session may do that, grant it rec_app, rec_worker or rec_analyst"
+NO_RIGHT = (
+    "If the role of this session should be allowed, grant it rec_app, rec_worker or rec_analyst"
+)
 
 
 def read_settings() -> Settings:
     """
-    Return the settings of the environment.
+    Return the settings from the environment.
 
     Raises:
-        BadInput: if one is not what it should be; its value, which may be secret, is not shown.
+        BadInput: if a setting is invalid; its value, which may be secret, is not shown.
     """
     try:
         return Settings()
@@ -42,7 +44,7 @@ def _problem(problem: Any) -> str:  # noqa: ANN401  # a dict that pydantic descr
 
 @contextmanager
 def open_engine(*, create: bool = False) -> Iterator[Engine]:
-    """Give an engine for as long as the command needs it."""
+    """Yield an engine for the duration of a command."""
     from rec_pkg import database
 
     with refusals():
@@ -55,7 +57,7 @@ def open_engine(*, create: bool = False) -> Iterator[Engine]:
 
 @contextmanager
 def open_client() -> Iterator[Client]:
-    """Give a client of the database."""
+    """Yield a client of the database."""
     from rec_pkg.client import Client
 
     with open_engine() as engine:
@@ -64,7 +66,7 @@ def open_client() -> Iterator[Client]:
 
 @contextmanager
 def open_connection() -> Iterator[Connection[Any]]:
-    """Give a psycopg connection in autocommit to a database of this version."""
+    """Yield a psycopg connection in autocommit to a database of this version."""
     from rec_pkg import database, schema
 
     with open_engine() as engine, engine.connect() as checked:
@@ -76,7 +78,7 @@ def open_connection() -> Iterator[Connection[Any]]:
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Turn errors of the drivers into one of ours with the server's own words."""
+    """Turn a driver's error into one of pgrec's that quotes the server."""
     import psycopg
     from sqlalchemy.exc import DBAPIError
 

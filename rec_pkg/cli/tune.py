@@ -1,4 +1,4 @@
-"""`pgrec tune`: the ranker, fitted to the log of the deployment."""
+"""`pgrec tune`: fits the ranker to the deployment's log."""
 
 from __future__ import annotations
 
@@ -26,35 +26,37 @@ def tune(
     *,
     keep_seen: Annotated[
         bool,
-        typer.Option("--keep-seen", help="Your lists may hold what the user had seen before."),
+        typer.Option(
+            "--keep-seen", help="Set this if your lists may contain items that the user has seen."
+        ),
     ] = False,
     since: Annotated[
         datetime | None,
         typer.Option(
-            help="Learn from what users chose since then, UTC; default: the middle of the log."
+            help="Learn from choices since this time (UTC). Default: the middle of the log."
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")
+        bool, typer.Option("--dry-run", help="Show what would change without changing anything.")
     ] = False,
     undo: Annotated[
-        bool, typer.Option("--undo", help="Bring back the settings before the last tuning.")
+        bool, typer.Option("--undo", help="Restore the settings from before the last tuning.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random samples.")] = 0,
     ranker: Ranker = "default",
     as_json: AsJson = False,
 ) -> None:
     """
-    Fit the ranker to your own log: the weights of its terms, their decay, what counts as recent.
+    Fit the ranker to your own log: the weights of its terms, their decay, and what is recent.
 
-    The latest events of many users are replayed, each seeing only what was known strictly before
-    it. Weights are fitted on some users and judged on others; they are written only if those are
-    ranked better by more than chance, and `--undo` takes them back. Unless it is a dry run, what
-    was found is kept in rec.tunings either way.
+    Replays the latest events of many users; each event sees only what was known strictly before it.
+    Weights are fitted on some users and judged on others. They are written to rec.rankers only if
+    they rank the others better by more than chance, and `--undo` restores the previous ones. Except
+    in a dry run, the result is recorded in rec.tunings either way.
 
-    Reads at most the last 1,000,000 events and 5,000 examples, which takes some minutes.
-    Nothing is written before the end, so it may be interrupted at any time. Worth doing once there
-    are some thousand events, and again when habits change.
+    Reads at most the last 1,000,000 events and 5,000 examples, which takes some minutes. Nothing is
+    written before the end, so interrupting it is safe. Run it once there are some thousand events,
+    and again when users' habits change.
     """
     from pgvector.psycopg import register_vector
 
@@ -86,7 +88,7 @@ def tune(
 def _undone(store: Store, ranker: str) -> dict[str, Any]:
     undone = store.undo(ranker)
     if undone is None:
-        raise BadInput("there is no tuning to take back")
+        raise BadInput("there is no tuning to undo")
     return {"undone": undone}
 
 
@@ -94,7 +96,7 @@ def _say(undone: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(undone)
     else:
-        console.print(f"The settings are those of before tuning {undone['undone']}.")
+        console.print(f"The settings are those from before tuning {undone['undone']}.")
 
 
 def _print(found: Judgement) -> None:
@@ -119,7 +121,7 @@ def _interval(figure: dict[str, float]) -> str:
 
 def _verdict(found: Judgement, *, dry_run: bool) -> str:
     if not found.better:
-        return "No gain beyond chance on users kept aside; the settings stay as they are."
+        return "No gain beyond chance on held-out users; the settings are unchanged."
     if dry_run:
-        return "A real gain on users kept aside; without --dry-run the settings would change."
-    return "A real gain on users kept aside: the settings were changed. --undo takes it back."
+        return "A real gain on held-out users; without --dry-run the settings would change."
+    return "A real gain on held-out users; the settings were changed. --undo takes it back."
