@@ -1,4 +1,4 @@
-"""The worker process: it encodes what is new and folds events into the stored interests."""
+"""The worker process: encodes new texts and items and folds events into the stored interests."""
 
 from pgrec_worker.process import run
 

@@ -1,4 +1,4 @@
-"""Vectors of what waits: of all at once, or one by one where one of them is bad."""
+"""Encodes waiting texts and items: all at once, or one by one if one of them is bad."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ log = structlog.get_logger("worker")
 
 
 class Encoded(NamedTuple):
-    """The places of what could be encoded, its vectors (n, dims), and why the other places fail."""
+    """The places that could be encoded, their vectors (n, dims), and why the others failed."""
 
     places: list[int]
     vectors: Vectors
@@ -40,18 +40,18 @@ class Encoded(NamedTuple):
 
 
 class Encoding:
-    """An encoder at work for a worker."""
+    """The encoder of a worker."""
 
     def __init__(self, encoder: Encoder, metrics: Metrics) -> None:
         self._encoder = encoder
         self._metrics = metrics
 
     async def texts(self, texts: Sequence[WaitingText], space: Space) -> Encoded:
-        """Return what came of texts, with vectors in the space."""
+        """Encode texts and place their vectors in the space."""
         return await self._encode(texts, self._vectors_of_texts, space)
 
     async def items(self, items: Sequence[WaitingItem], space: Space) -> Encoded:
-        """Return the same of items."""
+        """Encode items and place their vectors in the space."""
         return await self._encode(items, self._vectors_of_items, space)
 
     async def _encode(
@@ -74,7 +74,7 @@ class Encoding:
         for place, one in enumerate(waiting):
             try:
                 vectors[place] = await asyncio.to_thread(encode, [one])
-            except Exception as error:  # noqa: BLE001  # whatever it is, it is this one's
+            except Exception as error:  # noqa: BLE001  # whatever it is, this text is to blame
                 refused[place] = _reason(error)
         empty = np.empty((0, self._encoder.dims), dtype=np.float32)
         return Encoded(list(vectors), np.concatenate([empty, *vectors.values()]), refused)
@@ -93,7 +93,7 @@ class Encoding:
 
 
 def _reason(error: Exception) -> str:
-    """Return in one line, and in characters that Postgres can hold, what went wrong."""
+    """Return the error in one line, in characters that Postgres can store."""
     said = ": ".join(filter(None, (type(error).__name__, str(error))))
     held = said.encode(errors="replace").decode().replace("\0", " ")
     return " ".join(held.split())[:REASON_CHARS]
@@ -107,7 +107,7 @@ def _with_usable_vectors(encoded: Encoded, vectors: Vectors) -> Encoded:
 
 
 def _usable(vectors: Vectors) -> NDArray[np.bool_]:
-    """Return which vectors (n, dims) the tables take: finite in half precision, not all zero."""
+    """Return which vectors (n, dims) can be stored: finite in half precision, not all zero."""
     with np.errstate(over="ignore"):
         halves = vectors.astype(np.float16)
     return np.logical_and(np.isfinite(halves).all(axis=1), halves.any(axis=1))

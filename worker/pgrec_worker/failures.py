@@ -1,4 +1,4 @@
-"""What an error of the server means for the work in hand."""
+"""The meaning of a server error for the current work."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 
 
 def is_passing(error: psycopg.Error) -> bool:
-    """Return whether the same statement may do at once."""
+    """Return whether retrying the statement immediately may succeed."""
     return sqlstates.meaning(error).kind == "passing"
 
 
 def blames_the_server(error: psycopg.Error) -> bool:
-    """Return whether any row would have failed, so that none is to be counted as bad."""
+    """Return whether any row would have failed, so that none counts as bad."""
     return sqlstates.meaning(error).any_row
 
 
 def meaning(error: psycopg.Error) -> str:
-    """Return what is wrong with the server, in words for whoever runs it."""
+    """Return what is wrong with the server, in words for its operator."""
     return sqlstates.meaning(error).words

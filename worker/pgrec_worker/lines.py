@@ -1,4 +1,4 @@
-"""The connections of a worker: opened together, kept alive, watched, closed together."""
+"""The connections of a worker: opened, kept alive, watched and closed together."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ KEEPALIVES: Final = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }
-"""Both ends notice within a minute that the other one is gone, and the server frees our claims."""
+"""Both ends notice within a minute that the other is gone, and the server frees the claims."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lines:
     """
-    `work` stores vectors, `folds` folds events, `listener` hears of them.
+    `work` stores vectors, `folds` folds events, `listener` receives notifications.
 
     One may fold while the other stores: each is used by one task at a time. The listener holds the
     sleepers' lock for its session, so it must reach the server directly and not through a
@@ -45,44 +45,44 @@ class Lines:
 
     @property
     def broken(self) -> bool:
-        """Whether a connection that works or folds is lost."""
+        """Whether the connection that works or the one that folds is lost."""
         return any(line.closed or line.broken for line in (self.work, self.folds))
 
     @property
     def place(self) -> str:
-        """Which of the servers in the address this is; a process id means nothing at another."""
+        """The identity of this server among those in the address; it scopes process ids."""
         info = self.work.info
         return f"{info.hostaddr or info.host}:{info.port}"
 
     @property
     def sessions(self) -> list[int]:
-        """Process ids of the server's side of the connections."""
+        """Process ids of the server processes behind the connections."""
         return [line.info.backend_pid for line in (self.work, self.folds, self.listener)]
 
     @asynccontextmanager
     async def one_more(self, purpose: str) -> AsyncIterator[Connection]:
-        """Open a connection beside these, for what may take minutes."""
+        """Open an additional connection, for work that may take minutes."""
         async with await _connect(self.address, f"pgrec worker ({purpose})") as connection:
             await _keep_alive(connection)
             yield connection
 
     async def prepare(self) -> None:
-        """Set up what each connection is for."""
+        """Set up each connection for its purpose."""
         for connection in (self.work, self.folds, self.listener):
             await _keep_alive(connection)
         await register_vector_async(self.work)
-        # What a crash of the server takes back of our work waits again, as a whole. So nothing of
-        # it need be flushed by itself, and writers do not queue for the disk behind us.
+        # Work that a crash of the server takes back waits again as a whole. So none of it must be
+        # flushed by itself, and writers do not queue for the disk behind the worker.
         for connection in (self.work, self.folds):
             await connection.execute("select set_config('synchronous_commit', 'off', false)")
         await self.listener.execute("listen rec_events")
 
     @asynccontextmanager
     async def watched(self, patience_s: float) -> AsyncIterator[None]:
-        """Have the lines cut when the server is silent without reason."""
+        """Cut the connections if the server stays silent without a reason."""
 
         async def is_at_work(pid: int) -> bool:
-            """Ask on the listening connection whether the server is busy with another one."""
+            """Ask over the listening connection whether the server is busy with another one."""
             cursor = self.listener.cursor(row_factory=scalar_row)
             await cursor.execute("select rec_internal.is_at_work(%s, %s)", [pid, patience_s])
             return bool(await cursor.fetchone())
@@ -104,8 +104,8 @@ async def open_lines(conninfo: str, patience_s: float) -> AsyncIterator[Lines]:
     """
     Open the connections, and close them at the end.
 
-    They are cut when no answer has come for `patience_s` seconds and the server, asked, is not at
-    work on it.
+    They are cut if no answer has come for `patience_s` seconds and the server says that it is not
+    working on one.
     """
     address = make_conninfo("", **(KEEPALIVES | conninfo_to_dict(conninfo)))
     async with (
@@ -124,7 +124,7 @@ async def _connect(address: str, name: str) -> Connection:
 
 
 async def _keep_alive(connection: Connection) -> None:
-    """Have the server notice soon that we are gone."""
+    """Let the server notice soon that this end is gone."""
     await connection.execute(
         "select set_config('tcp_keepalives_idle', '30', false),"
         " set_config('tcp_keepalives_interval', '10', false),"

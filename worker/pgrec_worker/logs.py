@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def configure(log_format: Literal["auto", "console", "json"]) -> None:
-    """Send the log to stderr; `auto` is for a terminal or for a machine, whichever listens."""
+    """Send the log to stderr; `auto` picks lines for a terminal and JSON otherwise."""
     console = sys.stderr.isatty() if log_format == "auto" else log_format == "console"
     last: Processor = (
         structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()

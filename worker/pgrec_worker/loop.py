@@ -1,4 +1,4 @@
-"""One worker at its database: drain what waits, sleep, drain again."""
+"""The loop of a connected worker: drain the queue, sleep, drain again."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from rec_pkg.settings import Settings
 
 REST_S: Final = 0.1
-FEW: Final = 250  # events, fewer than what is folded in the time of a rest
+FEW: Final = 250  # events; fewer than are folded in the time of a rest
 SETTLING_S: Final = 0.2
-MOST_ROUNDS: Final = 16  # of texts before what waits is folded
-MOST_RESTS: Final = 30  # before upkeep has its turn, under a load that never ends
+MOST_ROUNDS: Final = 16  # of encoding texts before events are folded
+MOST_RESTS: Final = 30  # before upkeep gets its turn, under a load that never ends
 HEARING_S: Final = 5.0
 
 log = structlog.get_logger("worker")
 
 
 class Done(NamedTuple):
-    """How much of what a round found, of each kind of work, and of what it was told meanwhile."""
+    """How much of each kind of work a round did, and how many notifications came meanwhile."""
 
     texts: int
     heard: int
@@ -46,7 +46,7 @@ class Done(NamedTuple):
 
 
 class Loop:
-    """The work of one connected worker; it ends when `stopping` is set or the line breaks."""
+    """The work of one connected worker; it ends when `stopping` is set or the connection breaks."""
 
     def __init__(
         self,
@@ -65,19 +65,19 @@ class Loop:
         self._space = Space(encoder.fingerprint)
         self._upkeep = Upkeep(store, metrics)
         self._resting = Resting(store, self, settings.poll_seconds, stopping)
-        self._new_vectors = False  # since events that wait for one were last tried
+        self._new_vectors = False  # since events that wait for a vector were last retried
         self.drained = False
-        """Whether all that waited could once be done, so that the server is well."""
+        """Whether the queue was empty at least once, which shows that the server is well."""
 
     async def prepare(self) -> None:
         """
-        Check that database, package and encoder belong together, and that we are notified.
+        Check that database, package and encoder fit together, and that notifications arrive.
 
         Raises:
             SchemaMissing: if the database has no schema rec.
             SchemaMismatch: if another version migrated it.
             EncoderMismatch: if the database holds vectors of another encoder.
-            Pooled: if notifications do not reach us.
+            Pooled: if notifications do not arrive.
         """
         try:
             digest = await self._store.sql_digest()
@@ -91,7 +91,7 @@ class Loop:
         await self._find_space()
 
     async def run(self, *, once: bool = False) -> None:
-        """Drain and sleep in turn until told to stop; with `once`, until nothing is queued."""
+        """Drain and sleep in turn until told to stop; with `once`, until the queue is empty."""
         try:
             while not self._stopping.is_set():
                 await self._upkeep.look()
@@ -105,7 +105,7 @@ class Loop:
                 elif queue.pending == 0:
                     await self._upkeep.finish()
                     return
-                else:  # postponed, or with another worker
+                else:  # postponed, or claimed by another worker
                     await asyncio.sleep(await self._store.seconds_to_retry(longest=1))
         finally:
             await self._upkeep.stop()
@@ -114,9 +114,9 @@ class Loop:
         """
         Work until nothing is left for this worker.
 
-        Texts come first: a person looks at what follows from them. Others are woken once if the
-        first round left a backlog. With `rest`, let events gather between rounds that found few;
-        then come back after so many of them, however many events there are.
+        Texts come first, because a person waits for their effect. Other workers are woken once if
+        the first round left a backlog. With `rest`, events may gather between rounds that found
+        few; after a limited number of such rounds the method returns, however many events remain.
         """
         rounds = rests = 0
         while not self._stopping.is_set():
@@ -133,7 +133,7 @@ class Loop:
                 break
 
     async def round(self) -> Done:
-        """Do a share of all that waits."""
+        """Do one share of each kind of waiting work."""
         texts = await self.encode_all_texts()
         folding = asyncio.ensure_future(self._fold_and_merge())
         try:
@@ -147,7 +147,7 @@ class Loop:
         return Done(texts + meanwhile, heard, folded, merged, items)
 
     async def encode_all_texts(self) -> int:
-        """Encode texts for as long as there are new ones, though not for ever."""
+        """Encode texts as long as new ones arrive, up to a limit of rounds."""
         encoded = 0
         for _ in range(MOST_ROUNDS):
             texts = await self.encode_texts()
@@ -157,7 +157,7 @@ class Loop:
         return encoded
 
     async def encode_texts(self) -> int:
-        """Encode a batch of the texts that wait and return how many there were."""
+        """Encode a batch of waiting texts and return its size."""
         return await self._in_the_active_space(self._encode_claimed_texts)
 
     async def _fold_and_merge(self) -> tuple[int, int]:
@@ -205,7 +205,7 @@ class Loop:
         return folded
 
     async def _fold_event(self, user_id: str, event_id: int) -> bool:
-        """Fold an event by itself. If it is refused even so, it is the one to blame."""
+        """Fold a single event. If it is refused even alone, it is the one to blame."""
         try:
             return await self._store.apply_event(user_id, event_id)
         except psycopg.Error as error:
@@ -218,7 +218,7 @@ class Loop:
         return await self._in_the_active_space(self._encode_claimed_items)
 
     async def _in_the_active_space(self, encode: Callable[[], Awaitable[int]]) -> int:
-        """Encode and store; what is refused since the vectors moved is rolled back, done later."""
+        """Encode and store; roll back and postpone what is refused since the vectors moved."""
         before = self._space
         try:
             encoded = await encode()
@@ -235,7 +235,7 @@ class Loop:
         return 1
 
     async def _until_settled(self) -> None:
-        log.info("vectors are being moved into another space, waiting")
+        log.info("vectors are being moved to another space, waiting")
         while not self._stopping.is_set() and not await self._store.settled():
             with suppress(TimeoutError):
                 async with asyncio.timeout(SETTLING_S):
@@ -243,7 +243,7 @@ class Loop:
 
     async def _find_space(self) -> None:
         """
-        Ask which space the stored vectors are in.
+        Find the space of the stored vectors.
 
         Raises:
             EncoderMismatch: if they are those of another encoder.

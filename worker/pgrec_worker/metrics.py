@@ -1,4 +1,4 @@
-"""What a worker tells Prometheus."""
+"""The Prometheus metrics of a worker."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)  # memory and processor, where /proc tells of them
+        ProcessCollector(registry=self.registry)  # memory and processor, if /proc exists
         self.folded = Counter(
             "pgrec_events_folded", "Events folded into stored interests", registry=self.registry
         )
@@ -35,7 +35,7 @@ class Metrics:
             "pgrec_failures", "Events and items that could not be used", registry=self.registry
         )
         self.reconnects = Counter(
-            "pgrec_reconnects", "Times the line to the server broke", registry=self.registry
+            "pgrec_reconnects", "Times the connection to the server broke", registry=self.registry
         )
         self.fold_seconds = Histogram(
             "pgrec_fold_seconds", "Time of folding a batch", registry=self.registry
@@ -53,7 +53,7 @@ class Metrics:
         )
 
     def observe(self, queue: Queue) -> None:
-        """Take over what waits at this moment."""
+        """Set the metrics of the queue."""
         self._pending.set(queue.pending)
         self._parked.set(queue.parked)
         self._lag.set(queue.lag_seconds)
@@ -61,7 +61,7 @@ class Metrics:
 
     def serve(self, host: str, port: int) -> None:
         """
-        Answer scrapes at http://host:port/metrics until the process ends.
+        Serve scrapes at http://host:port/metrics until the process ends.
 
         Raises:
             BadInput: if the address cannot be used.

@@ -1,4 +1,4 @@
-"""The worker as a process: signals, the line to the server, and what happens when it breaks."""
+"""The worker process: signals, the connection to the server, and recovery when it breaks."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
     from rec_pkg.settings import Settings
 
 LONGEST_PAUSE_S: Final = 30.0
-REMEMBERED: Final = 20  # sessions of lines that broke before they could be used
+REMEMBERED: Final = 20  # sessions of connections that broke before they could be used
 
 log = structlog.get_logger("worker")
 
 
 def run(settings: Settings, conninfo: str, *, once: bool = False) -> None:
     """
-    Work until SIGTERM or SIGINT; with `once`, until nothing waits.
+    Work until SIGTERM or SIGINT; with `once`, until the queue is empty.
 
-    A second signal ends the process at once. Nothing is lost either way: what was begun is rolled
-    back by the server and done by the next worker.
+    A second signal ends the process immediately. Either way nothing is lost: the server rolls back
+    unfinished work, and the next worker does it again.
 
     Raises:
-        SchemaMissing, SchemaMismatch, EncoderMismatch: if the database is not for this worker.
-        Pooled: if notifications do not reach it.
+        SchemaMissing, SchemaMismatch, EncoderMismatch: if the database does not fit this worker.
+        Pooled: if notifications do not arrive.
     """
     logs.configure(settings.log_format)
     encoder = open_encoder(
@@ -47,7 +47,7 @@ def run(settings: Settings, conninfo: str, *, once: bool = False) -> None:
     )
     if encoder.provider != provider_name(settings.provider):
         log.warning(
-            "the execution provider does not serve here, encoding on another one",
+            "the execution provider is unavailable, encoding on another one",
             wanted=settings.provider,
             provider=encoder.provider,
         )
@@ -99,7 +99,7 @@ async def _work(
 
 
 class _Life:
-    """One connection after the other, each ending what the server may still hold for the last."""
+    """Reconnects until told to stop; each connection ends sessions left by the previous one."""
 
     def __init__(
         self,
@@ -116,10 +116,10 @@ class _Life:
         self._stopping = stopping
         self._leftovers: defaultdict[str, list[int]] = defaultdict(list)
         self.was_well = False
-        """Whether the last connection got as far as doing all that waited."""
+        """Whether the last connection once emptied the queue."""
 
     async def live(self, *, once: bool) -> None:
-        """Connect and work until told to stop; raise what the driver raises."""
+        """Connect and work until told to stop; raise the driver's errors."""
         self.was_well = False
         async with Store.connect(self._conninfo, self._settings.silence_seconds) as store:
             loop = Loop(store, self._encoder, self._settings, self._metrics, self._stopping)
@@ -136,7 +136,7 @@ class _Life:
 
 
 def _stop_on_signals(stopping: asyncio.Event) -> None:
-    """Let the first signal end the loop, the second one the process."""
+    """Let the first signal end the loop, and the second one the process."""
     loop = asyncio.get_running_loop()
 
     def stop(number: signal.Signals) -> None:
@@ -149,9 +149,9 @@ def _stop_on_signals(stopping: asyncio.Event) -> None:
 
 async def _pause(failures: int, error: psycopg.Error, stopping: asyncio.Event) -> None:
     """
-    Wait before the next try: longer with each failure, with jitter, never through a stop.
+    Wait before the next try: longer after each failure, with jitter, but never through a stop.
 
-    By hand: a library's retries sleep through a stop, or are cancelled together with the work.
+    A library's retries would sleep through a stop, or be cancelled together with the work.
     """
     pause = random.uniform(0.5, 1) * min(LONGEST_PAUSE_S, 0.1 * 2 ** min(failures, 20))
     log.warning(meaning(error), error=str(error).strip(), retry_in_seconds=round(pause, 2))

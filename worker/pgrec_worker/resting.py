@@ -1,24 +1,24 @@
 """
-What a worker does when a round of work found little or nothing: it rests, or it sleeps.
+What a worker does after a round that found little or nothing: it rests, or it sleeps.
 
     round --- found few events ---> rest    a tenth of a second in which the writers have the
-      ^                              |      processor; texts that come meanwhile are encoded
+      ^                              |      processor; texts that arrive meanwhile are encoded
       |<------- it is over ----------+
       |
       +------ found nothing ------> try to take the sleepers' lock
       |                              |
       |<-- rest a little, round <----+ busy: a writer that will not notify is about to commit
       |                              |
-      |                              | asleep: we hold the lock, so that writers notify
+      |                              | asleep: this worker holds the lock, so that writers notify
       |                              | guarded: another worker holds it and is notified
       |                              v
       |<----- found something ---- one more round, which sees what came before the lock was taken
       |                              | found nothing
       |                              v
-      +<-- notified, or time over -- wait for a NOTIFY; encode the text that woke us
+      +<-- notified, or time over -- wait for a NOTIFY; encode the text that woke it
 
-Resting has a lock of its own, with the same three answers, that has writers of texts notify. It is
-held while something else goes on: a rest, or the folding of events on another connection.
+Resting uses a lock of its own, with the same three answers, which makes writers of texts notify. It
+is held while something else goes on: a rest, or the folding of events on another connection.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LONGEST_LINGER_S: Final = 0.25
 
 
 class Resting:
-    """The pauses of a loop. `poll_s` is the longest sleep that nobody ends."""
+    """The pauses of a loop. `poll_s` is the longest sleep without a notification."""
 
     def __init__(self, store: Store, loop: Loop, poll_s: float, stopping: asyncio.Event) -> None:
         self._store = store
@@ -46,9 +46,9 @@ class Resting:
 
     async def rest(self, seconds: float) -> None:
         """
-        Leave the processor to the writers for a while; encode the texts that come meanwhile.
+        Leave the processor to the writers for a while; encode texts that arrive meanwhile.
 
-        An event on a known item counts before it is folded, so that nobody waits for us.
+        An event on a known item counts even before it is folded, so nobody waits for the worker.
         """
         resting = asyncio.ensure_future(asyncio.sleep(seconds))
         try:
@@ -58,10 +58,10 @@ class Resting:
 
     async def encode_until(self, over: asyncio.Future[Any]) -> tuple[int, int]:
         """
-        Encode the texts that come until something is over, or until told to stop.
+        Encode the texts that arrive until something is over, or until told to stop.
 
         Returns:
-            How many texts, and how many notifications came, of whatever event.
+            The number of texts, and the number of notifications of any event.
         """
         encoded = heard = 0
         state = "busy"
@@ -80,11 +80,11 @@ class Resting:
 
     async def sleep(self) -> None:
         """
-        Sleep until an event is announced, at the longest for the fallback poll.
+        Sleep until an event is announced, or at most for the time of the fallback poll.
 
-        The look after the lock is taken is what makes sure that no event is missed. It is one round
-        and no more: whoever goes on beside writers who never cease has to rest in between. A text
-        that woke us is encoded before anything else.
+        The check after taking the lock makes sure that no event is missed. It is a single round: a
+        worker that kept going beside writers who never stop must rest in between. A text that woke
+        the worker is encoded before anything else.
         """
         state = await self._store.try_sleep()
         linger_s = LINGER_S
@@ -103,7 +103,7 @@ class Resting:
                 await self._store.stop_sleeping()
 
     async def _until_notified(self, timeout_s: float, *others: asyncio.Future[Any]) -> bool:
-        """Wait for a notification, a stop or one of the others; return whether the first came."""
+        """Wait for a notification, a stop or `others`; return whether a notification came."""
         notified = asyncio.ensure_future(self._store.notified(timeout_s))
         stopped = asyncio.ensure_future(self._stopping.wait())
         await asyncio.wait({notified, stopped, *others}, return_when=asyncio.FIRST_COMPLETED)

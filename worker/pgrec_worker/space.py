@@ -1,4 +1,4 @@
-"""The space of the stored vectors: that of the encoder, or of a calibration on top of it."""
+"""The space of the stored vectors: the encoder's own, or that of a calibration on top of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Space:
-    """A fingerprint under which vectors are stored, and what places an encoder's vectors there."""
+    """A fingerprint that vectors are stored under, and the map that moves vectors there."""
 
     fingerprint: str
     calibration: Calibration | None = field(default=None, compare=False)
@@ -28,7 +28,7 @@ class Space:
         Return the space of the active encoder; `ours` is the fingerprint of the worker's encoder.
 
         Raises:
-            EncoderMismatch: if the active encoder neither is that one nor rests on it.
+            EncoderMismatch: if the active encoder is neither that one nor a calibration of it.
         """
         if ours not in {active.fingerprint, active.base}:
             beneath = f" on {active.base:.12}" if active.base else ""
@@ -39,5 +39,5 @@ class Space:
         return cls(active.fingerprint, stored)
 
     def place(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return vectors of the encoder, (n, dims), in this space."""
+        """Return the encoder's vectors, (n, dims), moved into this space."""
         return self.calibration.apply(vectors) if self.calibration else vectors

@@ -51,7 +51,7 @@ class WaitingText:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """What waits, as of a moment; `lag_seconds` is the age of the oldest queued event."""
+    """The state of the queue at one moment; `lag_seconds` is the age of the oldest queued event."""
 
     pending: int
     parked: int
@@ -60,20 +60,20 @@ class Queue:
 
 
 class Cleaner:
-    """A connection that drops what is not to stay."""
+    """A connection that deletes expired and erased data."""
 
     def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
         self._connection = connection
 
     async def retain(self) -> str | None:
-        """Drop a part of what is not to stay and say what; None if nothing is left."""
+        """Delete one part of the expired data and return what it was; None if nothing is left."""
         cursor = self._connection.cursor(row_factory=scalar_row)
         await cursor.execute("select rec.apply_retention()")
         done: str | None = await cursor.fetchone()
         return done
 
     async def vacuum(self) -> int:
-        """Clear the rows that erasures deleted; return how many erasures are done with."""
+        """Clear the rows that erasures deleted; return the number of completed erasures."""
         begun = await self._connection.execute("select * from rec_internal.begin_vacuum()")
         plan = await begun.fetchall()
         for statement, _ in plan:
@@ -86,7 +86,7 @@ class Cleaner:
 
 
 class Store:
-    """What the worker asks of its database, each on that of its `lines` which is there for it."""
+    """The worker's calls to its database, each on the connection meant for it."""
 
     def __init__(self, lines: Lines) -> None:
         self.lines = lines
@@ -94,20 +94,20 @@ class Store:
     @classmethod
     @asynccontextmanager
     async def connect(cls, conninfo: str, patience_s: float = PATIENCE_S) -> AsyncIterator[Self]:
-        """Open the connections, and close them at the end; `open_lines` says when they are cut."""
+        """Open the connections, and close them at the end; see `open_lines` for when they are cut."""
         async with open_lines(conninfo, patience_s) as lines:
             yield cls(lines)
 
     async def end_sessions(self, pids: list[int]) -> int:
-        """End what is left of these sessions of workers and return how many there were."""
+        """End those of these worker sessions that still exist, and return how many there were."""
         return await self._value(int, "select rec_internal.end_sessions(%s)", pids)
 
     async def hears(self, timeout_s: float) -> bool:
-        """Notify ourselves and return whether it is heard; through a pooler it may not be."""
+        """Send a NOTIFY and return whether it arrives; through a pooler it may not."""
         await self.wake_others()
         if await self.notified(timeout_s):
             return True
-        await self.lines.listener.execute("")  # an answer brings along what came before it
+        await self.lines.listener.execute("")  # an answer carries the notifications before it
         return await self.notified(0)
 
     async def sql_digest(self) -> str:
@@ -115,7 +115,7 @@ class Store:
         return await self._value(str, "select sql_digest from rec_internal.state")
 
     async def register_encoder(self, encoder: Encoder) -> None:
-        """Offer an encoder: it is the active one if there is none yet."""
+        """Register an encoder; it becomes the active one if there is none yet."""
         await self._call(
             "select rec_internal.register_encoder(%s, %s, %s, %s)",
             encoder.fingerprint,
@@ -134,11 +134,11 @@ class Store:
         return active
 
     async def settled(self) -> bool:
-        """Return whether vectors may be stored: no calibration is moving them."""
+        """Return whether vectors may be stored, because no calibration is moving them."""
         return await self._value(bool, "select rec_internal.try_share_space()")
 
     async def make_partitions(self) -> int:
-        """Make the partitions of the months ahead and return how many were missing."""
+        """Create the partitions of the coming months and return how many were missing."""
         return await self._value(int, "select rec.make_partitions()")
 
     async def vacuum_due(self) -> bool:
@@ -147,12 +147,12 @@ class Store:
 
     @asynccontextmanager
     async def cleaner(self) -> AsyncIterator[Cleaner]:
-        """Open a connection beside the work, for what may take minutes."""
+        """Open an additional connection, for work that may take minutes."""
         async with self.lines.one_more("cleans") as connection:
             yield Cleaner(connection)
 
     def transaction(self) -> Any:  # noqa: ANN401  # psycopg's own context manager
-        """Open a transaction on the working connection; claims hold until it ends."""
+        """Open a transaction on the working connection; it holds claims until it ends."""
         return self.lines.work.transaction()
 
     async def claim_items(self, limit: int) -> list[WaitingItem]:
@@ -193,23 +193,23 @@ class Store:
         )
 
     async def fail_item(self, item: WaitingItem, error: str) -> None:
-        """Note that this content of an item cannot be encoded."""
+        """Record that this content of an item cannot be encoded."""
         await self._call(
             "select rec_internal.fail_item(%s, %s, %s)", item.item_id, item.content_hash, error
         )
 
     async def park_text(self, text: WaitingText, error: str) -> None:
-        """Count a failure of the event of a claimed text; after enough of them it is parked."""
+        """Count a failure of a claimed text's event; after enough failures the event is parked."""
         await self._call(
             "select rec_internal.park(%s, %s, %s)", [text.user_id], [text.event_id], error
         )
 
     async def apply_pending(self, limit: int) -> int:
-        """Fold about `limit` of the oldest queued events and return how many."""
+        """Fold about `limit` of the oldest queued events and return the number folded."""
         return await self._folding(int, "select rec.apply_pending(%s)", limit)
 
     async def apply_user(self, user_id: str) -> int:
-        """Fold what is queued of one user and return how many events."""
+        """Fold the queued events of one user and return the number folded."""
         return await self._folding(int, "select rec.apply_users(%s)", [user_id])
 
     async def apply_event(self, user_id: str, event_id: int) -> bool:
@@ -226,25 +226,25 @@ class Store:
         return await cursor.fetchall()
 
     async def park(self, user_id: str, event_id: int, error: str) -> None:
-        """Count a failure to fold an event; after enough of them it is parked."""
+        """Count a failure to fold an event; after enough failures it is parked."""
         await self.lines.folds.execute(
             "select rec_internal.park(%s, %s, %s)", ([user_id], [event_id], error)
         )
 
     async def merge_deltas(self) -> int:
-        """Merge what folded events add to the shared counts and return how many deltas."""
+        """Merge the deltas of folded events into the shared counts and return how many deltas."""
         return await self._folding(int, "select rec.merge_deltas()")
 
     async def hasten(self) -> int:
-        """Try again at once what waited for a vector, and return how many events."""
+        """Make events that waited for a vector due now, and return how many."""
         return await self._value(int, "select rec_internal.retry_waiting()")
 
     async def revive(self) -> int:
-        """Put events back whose item has come after all, and return how many."""
+        """Put parked events back in the queue whose item exists now, and return how many."""
         return await self._value(int, "select rec_internal.retry_known()")
 
     async def has_work(self) -> bool:
-        """Return whether anything waits."""
+        """Return whether any work is queued."""
         return await self._value(bool, "select rec_internal.has_work()")
 
     async def seconds_to_retry(self, longest: float) -> float:
@@ -252,7 +252,7 @@ class Store:
         return await self._value(float, "select rec_internal.seconds_to_retry(%s)", longest)
 
     async def queue(self) -> Queue:
-        """Return what waits, for the metrics."""
+        """Return the state of the queue, for the metrics."""
         async with self.lines.work.cursor(row_factory=class_row(Queue)) as cursor:
             await cursor.execute("select * from rec_internal.queue")
             queue = await cursor.fetchone()
@@ -261,27 +261,27 @@ class Store:
         return queue
 
     async def wake_others(self) -> None:
-        """Wake sleeping workers: there is a backlog."""
+        """Wake sleeping workers, because there is a backlog."""
         await self._call("select rec.wake()")
 
     async def try_sleep(self) -> Sleep:
-        """Try to become the one whom writers notify."""
+        """Try to become the worker that writers notify."""
         return await self._try("select rec_internal.try_sleep(rec_internal.sleep_lock())")
 
     async def stop_sleeping(self) -> None:
-        """Give the sleepers' lock back."""
+        """Release the sleepers' lock."""
         await self.lines.listener.execute(
             "select rec_internal.stop_sleeping(rec_internal.sleep_lock())"
         )
 
     async def try_rest(self, patience_s: float) -> Sleep:
-        """Try to become the one whom writers of texts notify; wait for those that are at it."""
+        """Try to become the worker that writers of texts notify; wait for those about to commit."""
         return await self._try(
             "select rec_internal.try_sleep(rec_internal.rest_lock(), %s)", patience_s
         )
 
     async def stop_resting(self) -> None:
-        """Give the lock of those who rest back."""
+        """Release the lock of resting workers."""
         await self.lines.listener.execute(
             "select rec_internal.stop_sleeping(rec_internal.rest_lock())"
         )
@@ -314,10 +314,10 @@ async def _one(
     parameters: Sequence[object],
 ) -> T:
     """
-    Return the one value that a query gives.
+    Return the one value that a query returns.
 
     Raises:
-        psycopg.DataError: if it is of another kind.
+        psycopg.DataError: if it is of another type.
     """
     cursor = line.cursor(row_factory=scalar_row)
     await cursor.execute(query, parameters)

@@ -1,4 +1,4 @@
-"""What a worker does now and then: partitions, revival, retention, the vacuum after erasures."""
+"""The worker's periodic tasks: partitions, revival, retention, the vacuum after erasures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = structlog.get_logger("worker")
 
 
 class Upkeep:
-    """The upkeep that falls due between two rounds of work, on the clock of the event loop."""
+    """The upkeep that is due between two rounds of work, by the clock of the event loop."""
 
     def __init__(self, store: Store, metrics: Metrics) -> None:
         self._store = store
@@ -37,7 +37,7 @@ class Upkeep:
         self._cleaning: asyncio.Task[None] | None = None
 
     async def look(self) -> None:
-        """Do what is due: partitions at once, what takes long beside the work."""
+        """Do what is due: partitions immediately, long tasks in parallel with the work."""
         now = asyncio.get_running_loop().time()
         if now >= self._partitions_due:
             self._partitions_due = now + await self._make_partitions()
@@ -49,9 +49,9 @@ class Upkeep:
 
     async def hasten(self, queue: Queue) -> None:
         """
-        Have events tried again that wait for a vector though nothing is left to encode.
+        Retry events that wait for a vector although nothing is left to encode.
 
-        Whoever postponed them may not have committed yet when their vector came.
+        The transaction that postponed them may not have committed when their vector came.
         """
         now = asyncio.get_running_loop().time()
         if queue.pending and not queue.items_to_encode and now >= self._hasting_due:
@@ -59,19 +59,19 @@ class Upkeep:
             await self._store.hasten()
 
     async def finish(self) -> None:
-        """Wait for the cleaning that is going on."""
+        """Wait for the running cleaning."""
         if self._cleaning is not None:
             await self._cleaning
 
     async def stop(self) -> None:
-        """Break off the cleaning that is going on; this or another worker begins it again."""
+        """Cancel the running cleaning; this or another worker starts it again."""
         if self._cleaning is not None:
             self._cleaning.cancel()
             with suppress(asyncio.CancelledError):
                 await self._cleaning
 
     async def _make_partitions(self) -> float:
-        """Make the partitions ahead and return the seconds until the next look."""
+        """Create the coming partitions and return the seconds until the next check."""
         try:
             made = await self._store.make_partitions()
         except psycopg.Error as error:
@@ -89,7 +89,7 @@ class Upkeep:
         return now >= self._vacuum_due and await self._store.vacuum_due()
 
     async def _clean(self, now: float) -> None:
-        """Drop what the settings do not let stay, and vacuum what was deleted, each by itself."""
+        """Delete expired data and vacuum deleted rows, each independently of the other."""
         try:
             async with self._store.cleaner() as cleaner:
                 if now >= self._retention_due:

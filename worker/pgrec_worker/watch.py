@@ -1,9 +1,9 @@
 """
-Notice that a line is dead when neither end was told.
+Detects a dead connection that neither end knows about.
 
-A router forgets a connection, a proxy hangs: no answer comes and no error either. Keepalives do
-not reach beyond a proxy that lives. So whoever waits long for an answer asks the server, on the
-other line, whether it is still at work on it; a statement that takes long is not cut.
+If a router forgets a connection or a proxy hangs, neither an answer nor an error comes. Keepalives
+do not reach beyond a live proxy. So a worker that waits long for an answer asks the server, over
+the other connection, whether it is still working on it; slow statements are not cut.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
 PATIENCE_S: Final = 10.0
 LOOKS: Final = 10
-"""So often a line is looked at before the server is asked."""
+"""How often a connection is checked before the server is asked."""
 
 log = structlog.get_logger("worker")
 
 
 class Line:
-    """A connection, and since when an answer has been awaited on it."""
+    """A connection, and the time since which an answer has been awaited on it."""
 
     def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
         self._connection = connection
         self._since: float | None = None
 
     def silence(self) -> float:
-        """Look, and return for how many seconds every look has found it waiting."""
+        """Check the connection; return for how many seconds every check has found it waiting."""
         now = asyncio.get_running_loop().time()
         if self._connection.info.transaction_status != TransactionStatus.ACTIVE:
             self._since = None
@@ -46,15 +46,15 @@ class Line:
 
     @property
     def pid(self) -> int:
-        """The process of the server at the other end."""
+        """The server's process id for this connection."""
         return self._connection.info.backend_pid
 
     def forgive(self) -> None:
-        """Count the silence from now on."""
+        """Start counting the silence again from now."""
         self._since = None
 
     def cut(self) -> None:
-        """End the line, so that whoever waits on it gets the error of a line that broke."""
+        """Shut the connection down, so that whoever waits on it gets the error of a broken one."""
         if not self._connection.closed:
             with socket.socket(fileno=os.dup(self._connection.fileno())) as ours:
                 ours.shutdown(socket.SHUT_RDWR)
@@ -67,10 +67,10 @@ async def watch(
     patience_s: float,
 ) -> None:
     """
-    Cut all lines as soon as one of them is dead; never returns.
+    Cut all connections as soon as one of them is dead; never returns.
 
-    `works` asks, on the listener's line, whether a process of the server is at work. On the
-    listener's own line nothing but short statements is awaited.
+    `works` asks, over the listener's connection, whether a server process is working. The
+    listener's own connection carries only short statements.
     """
     while True:
         await asyncio.sleep(patience_s / LOOKS)
@@ -79,13 +79,13 @@ async def watch(
             dead = dead or not await _in_time(works(line.pid), patience_s)
             line.forgive()
         if dead:
-            log.warning("the server does not answer, the line is cut", seconds=patience_s)
+            log.warning("the server does not answer, the connection is cut", seconds=patience_s)
             for line in (*working, listener):
                 line.cut()
 
 
 async def _in_time(works: Awaitable[bool], patience_s: float) -> bool:
-    """Return the answer, False if there is none in time. A late one is left to the cut line."""
+    """Return the answer, False if none comes in time. A late one ends with the cut connection."""
     asking = asyncio.ensure_future(works)
     done, _ = await asyncio.wait({asking}, timeout=patience_s)
     if not done:
