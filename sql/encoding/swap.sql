@@ -135,8 +135,8 @@ begin
         hint = 'pg_stat_activity shows which have been open for long. Nothing was changed.';
 end $$;
 
--- Give table p_to the owner, the privileges and the storage options of table p_from, and revoke its other
--- privileges.
+-- Give table p_to the owner, the privileges, the comment and the storage options of table p_from, and revoke its
+-- other privileges.
 create or replace function rec_internal.copy_privileges(p_from regclass, p_to regclass)
 returns void language plpgsql volatile
 set search_path from current
@@ -150,6 +150,9 @@ begin
     for v_change in
         select format('alter table %s set (%s)', p_to, array_to_string(c.reloptions, ', '))
         from pg_class c where c.oid = p_from and c.reloptions is not null
+        union all
+        select format('comment on table %s is %L', p_to, obj_description(p_from, 'pg_class'))
+        where obj_description(p_from, 'pg_class') is not null
         union all
         select distinct format('revoke all on %s from %s', p_to, rec_internal.role_name(a.grantee))
         from pg_class c, aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) a

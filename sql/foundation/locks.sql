@@ -4,7 +4,7 @@
 --   space_lock       exclusive: all vectors move to another space; shared: vectors or interests are stored
 --   migrate_lock     one session migrates, or moves the vectors
 --   user_lock        what is stored of one user changes
---   text_lock        one text is encoded, or dropped with its vector
+--   text_lock        texts are encoded, or dropped with their vectors; several in the order of the keys
 --   texts_lock       exclusive: vectors of texts are dropped; shared: events are folded
 --   counts_lock      popularity and transitions change
 --
@@ -55,10 +55,11 @@ create or replace function rec_internal.user_lock(p_user_id text)
 returns bigint language sql immutable parallel safe
 return hashtextextended(p_user_id, 3);
 
--- Key of the lock under which a text is encoded, or dropped with its vector.
+-- Key of the lock under which a text is encoded, or dropped with its vector. There are 256 of them, so that
+-- erasing a user takes no more, however many texts the user wrote.
 create or replace function rec_internal.text_lock(p_hash bytea)
 returns bigint language sql immutable parallel safe
-return hashtextextended(encode(p_hash, 'hex'), 2);
+return hashtextextended((hashtextextended(encode(p_hash, 'hex'), 2) & 255)::text, 2);
 
 -- Key of the lock that is held while vectors of texts are dropped that no event holds any more. Folding
 -- shares it, so that no event is folded with a vector that is about to go.

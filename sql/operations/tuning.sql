@@ -87,10 +87,11 @@ returns bigint language plpgsql volatile
 set search_path from current
 as $$
 declare
+    v_ranker rec.rankers := rec_internal.ranker(p_ranker);
     v_tuning rec.tunings;
 begin
     select t.* into v_tuning from rec.tunings t
-    where t.ranker = p_ranker and t.adopted and t.undone_at is null
+    where t.ranker = v_ranker.ranker and t.adopted and t.undone_at is null
     order by t.tuning_id desc limit 1 for update;
     if v_tuning.tuning_id is null then
         return null;

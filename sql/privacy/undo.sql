@@ -13,8 +13,11 @@ begin
     from rec.events e
     where e.user_id = p_user_id and e.text_hash is not null
         and (p_event_id is null or e.event_id = p_event_id);
-    perform pg_advisory_xact_lock(rec_internal.text_lock(h.text_hash))
-    from unnest(v_hashes) with ordinality as h (text_hash, place);
+    perform pg_advisory_xact_lock(k.key)
+    from (
+        select distinct rec_internal.text_lock(h.text_hash) as key from unnest(v_hashes) as h (text_hash)
+        order by key offset 0
+    ) k;
     return v_hashes;
 end $$;
 

@@ -36,5 +36,6 @@ begin
     union all
     select 'type', format('%s.%I', c.relnamespace::regnamespace, c.relname)
     from pg_class c
-    where c.relnamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace) and c.relkind = 'c';
+    where c.relnamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace) and c.relkind = 'c'
+        and c.xmin = v_xid;
 end $$;
