@@ -48,7 +48,9 @@ def unit_vectors(count: int, seed: int) -> Vectors:
 @pytest.fixture
 def shop(db: Connection) -> Connection:
     """Eight hundred items, three texts, twenty users whose events are folded but for the last."""
-    db.execute("select rec_internal.register_encoder(%s, 'made up', '{\"a\": 1}', %s)", [BASE, DIMS])
+    db.execute(
+        "select rec_internal.register_encoder(%s, 'made up', '{\"a\": 1}', %s)", [BASE, DIMS]
+    )
     add_items(db, ITEMS)
     for number in range(EVENTS):
         text = TEXTS[number % 7] if number % 7 < len(TEXTS) else None
@@ -152,7 +154,9 @@ def test_the_fingerprint_tells_the_encoder_and_the_calibration(shop: Connection)
     fingerprint = calibrate(shop)
     assert active(shop)[:2] == (fingerprint, BASE)
     assert fingerprint == sha256(BASE.encode() + active(shop)[2]).hexdigest()
-    row = shop.execute("select name, record, dims from rec_internal.encoders where active").fetchone()
+    row = shop.execute(
+        "select name, record, dims from rec_internal.encoders where active"
+    ).fetchone()
     assert row == ("made up, calibrated on the catalogue", {"a": 1}, DIMS)
 
 
@@ -250,7 +254,9 @@ def test_an_open_transaction_of_readers_holds_up_the_swap_and_nobody_else(
     shop: Connection, database_url: str
 ) -> None:
     def swapping() -> bool:
-        query = "select true from pg_stat_activity where query = 'select rec_internal.swap_vectors()'"
+        query = (
+            "select true from pg_stat_activity where query = 'select rec_internal.swap_vectors()'"
+        )
         return shop.execute(query).fetchone() is not None
 
     def calibrate_apart() -> None:

@@ -81,7 +81,10 @@ BROKEN = [
     ("schema", "drop schema rec cascade"),
 ]
 DOUBTFUL = [
-    ("parked", "insert into rec_internal.pending select 'ann', 1, now(), false, now(), 1, 'infinity', 'x'"),
+    (
+        "parked",
+        "insert into rec_internal.pending select 'ann', 1, now(), false, now(), 1, 'infinity', 'x'",
+    ),
     ("failed items", "insert into rec.items (item_id, encode_error) values ('bad', 'no')"),
     ("policies", "alter table rec.items enable row level security"),
     ("owner", "alter table rec.events owner to current_user"),
@@ -96,7 +99,9 @@ def levels(db: Connection) -> dict[str, str]:
 def well(db: Connection, database_url: str) -> Iterator[Connection]:
     """A database with an encoder and a worker, so that there is nothing to complain of."""
     with psycopg.connect(database_url, application_name="pgrec worker"):
-        db.execute("insert into rec_internal.encoders select repeat('e', 64), 'made up', '{}', 384, true")
+        db.execute(
+            "insert into rec_internal.encoders select repeat('e', 64), 'made up', '{}', 384, true"
+        )
         yield db
 
 

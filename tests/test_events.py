@@ -112,7 +112,9 @@ def test_a_sleeping_worker_is_notified_with_an_empty_payload(
 ) -> None:
     with psycopg.connect(database_url, autocommit=True) as sleeper:
         sleeper.execute("listen rec_events")
-        assert sleeper.execute("select rec_internal.try_sleep(rec_internal.sleep_lock())").fetchone() == ("asleep",)
+        assert sleeper.execute(
+            "select rec_internal.try_sleep(rec_internal.sleep_lock())"
+        ).fetchone() == ("asleep",)
         db.execute("select rec.track('a', 'x')")
         assert [n.payload for n in sleeper.notifies(timeout=2, stop_after=1)] == [""]
         sleeper.execute("select rec_internal.stop_sleeping(rec_internal.sleep_lock())")
@@ -125,19 +127,25 @@ def test_nobody_falls_asleep_while_a_writer_would_not_notify(
 ) -> None:
     with psycopg.connect(database_url) as writer:
         writer.execute("select rec.track('a', 'x')")
-        assert db.execute("select rec_internal.try_sleep(rec_internal.sleep_lock())").fetchone() == ("busy",)
+        assert db.execute(
+            "select rec_internal.try_sleep(rec_internal.sleep_lock())"
+        ).fetchone() == ("busy",)
         writer.commit()
-        assert db.execute("select rec_internal.try_sleep(rec_internal.sleep_lock())").fetchone() == ("asleep",)
+        assert db.execute(
+            "select rec_internal.try_sleep(rec_internal.sleep_lock())"
+        ).fetchone() == ("asleep",)
         with psycopg.connect(database_url, autocommit=True) as second:
-            assert second.execute("select rec_internal.try_sleep(rec_internal.sleep_lock())").fetchone() == (
-                "guarded",
-            )
+            assert second.execute(
+                "select rec_internal.try_sleep(rec_internal.sleep_lock())"
+            ).fetchone() == ("guarded",)
 
 
 def test_a_resting_worker_is_woken_by_texts_alone(db: Connection, database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as worker:
         worker.execute("listen rec_events")
-        assert worker.execute("select rec_internal.try_sleep(rec_internal.rest_lock())").fetchone() == ("asleep",)
+        assert worker.execute(
+            "select rec_internal.try_sleep(rec_internal.rest_lock())"
+        ).fetchone() == ("asleep",)
         db.execute("select rec.track('a', 'x')")
         assert notifications(worker) == 0
         db.execute("select rec.track('a', p_text => 'a warm coat')")
@@ -154,10 +162,14 @@ def test_nobody_rests_while_a_writer_of_a_text_would_not_notify(
     with psycopg.connect(database_url) as writer:
         writer.execute("select rec.track('a', 'x')")
         assert db.execute(rest).fetchone() == ("asleep",)
-        assert db.execute("select rec_internal.stop_sleeping(rec_internal.rest_lock())").fetchone() == (True,)
+        assert db.execute(
+            "select rec_internal.stop_sleeping(rec_internal.rest_lock())"
+        ).fetchone() == (True,)
         writer.execute("select rec.track('a', p_text => 'a warm coat')")
         assert db.execute(rest).fetchone() == ("busy",)
-        assert db.execute("select rec_internal.try_sleep(rec_internal.rest_lock(), 0.01)").fetchone() == ("busy",)
+        assert db.execute(
+            "select rec_internal.try_sleep(rec_internal.rest_lock(), 0.01)"
+        ).fetchone() == ("busy",)
         assert db.execute("show lock_timeout").fetchone() == ("0",)
         writer.commit()
         assert db.execute(rest).fetchone() == ("asleep",)
@@ -213,7 +225,9 @@ def test_an_event_of_a_removed_kind_is_parked_and_can_be_retried(db: Connection)
 def test_an_event_is_never_parked_without_a_reason(db: Connection) -> None:
     db.execute("select rec.track('a', 'x')")
     db.execute("update rec.settings set max_attempts = 1")
-    db.execute("select rec_internal.park(array[user_id], array[event_id], null) from rec_internal.pending")
+    db.execute(
+        "select rec_internal.park(array[user_id], array[event_id], null) from rec_internal.pending"
+    )
     assert db.execute("select error from rec.parked").fetchall() == [("no reason given",)]
 
 
@@ -222,7 +236,10 @@ def test_an_event_whose_vector_is_missing_waits(db: Connection) -> None:
     db.execute("insert into rec.items (item_id) values ('x')")
     db.execute("select rec.track('a', 'x')")
     assert db.execute("select rec.apply_pending()").fetchone() == (0,)
-    assert db.execute("select retry_at > now(), error from rec_internal.pending").fetchone() == (True, None)
+    assert db.execute("select retry_at > now(), error from rec_internal.pending").fetchone() == (
+        True,
+        None,
+    )
 
 
 def test_two_sessions_never_fold_an_event_twice_nor_wait_for_each_other(
@@ -331,7 +348,11 @@ def test_folding_undoing_rebuilding_and_forgetting_at_once_never_deadlock(
     )
     statements = [
         *(track, track, "select rec.apply_pending(10)", "select rec.apply_pending(10)"),
-        *("select rec.merge_deltas()", "select rec.rebuild_user('a')", "select rec_internal.retry_waiting()"),
+        *(
+            "select rec.merge_deltas()",
+            "select rec.rebuild_user('a')",
+            "select rec_internal.retry_waiting()",
+        ),
         "select rec.undo_event('a', max(event_id)) from rec.events where user_id = 'a'",
         "select rec.forget_user('b')",
     ]

@@ -313,7 +313,9 @@ def test_events_are_loaded_once_and_equal_rows_count_each(db: Db, write: Write) 
 
 def test_loaded_events_are_queued_like_any_other(db: Db, write: Write) -> None:
     load_events(db, write("e.csv", EVENTS))
-    assert one(db, "select count(*), count(*) filter (where has_text) from rec_internal.pending") == (4, 1)
+    assert one(
+        db, "select count(*), count(*) filter (where has_text) from rec_internal.pending"
+    ) == (4, 1)
 
 
 def test_a_longer_file_adds_what_is_new(db: Db, write: Write) -> None:

@@ -71,8 +71,8 @@ def _in_database(columns: list[ReflectedColumn]) -> dict[str, tuple[str, bool]]:
 def test_a_table_has_the_columns_types_and_keys_of_its_model(name: str, engine: sa.Engine) -> None:
     table = Base.metadata.tables[name]
     found = sa.inspect(engine)
-    assert _in_models(table) == _in_database(found.get_columns(table.name, "rec"))
-    key = found.get_pk_constraint(table.name, "rec")["constrained_columns"]
+    assert _in_models(table) == _in_database(found.get_columns(table.name, table.schema))
+    key = found.get_pk_constraint(table.name, table.schema)["constrained_columns"]
     assert [column.name for column in table.primary_key] == key
 
 
@@ -80,17 +80,23 @@ def test_a_table_has_the_columns_types_and_keys_of_its_model(name: str, engine: 
 def test_a_view_has_the_columns_and_types_of_its_model(name: str, engine: sa.Engine) -> None:
     table = Base.metadata.tables[name]
     found = sa.inspect(engine)
-    assert table.name in found.get_view_names("rec")
-    modelled, present = _in_models(table), _in_database(found.get_columns(table.name, "rec"))
+    assert table.name in found.get_view_names(table.schema)
+    modelled, present = _in_models(table), _in_database(found.get_columns(table.name, table.schema))
     assert {n: kind for n, (kind, _) in modelled.items()} == {
         n: kind for n, (kind, _) in present.items()
     }
 
 
 def test_every_table_has_a_model(engine: sa.Engine) -> None:
-    tables = {f"rec.{name}" for name in sa.inspect(engine).get_table_names("rec")}
-    partitions = {name for name in tables if name.startswith("rec.events_")}
-    assert tables - partitions - {"rec_internal.alembic_version"} == set(Base.metadata.tables) - VIEWS
+    found = sa.inspect(engine)
+    tables = {
+        f"{schema}.{name}"
+        for schema in ("rec", "rec_internal")
+        for name in found.get_table_names(schema)
+    }
+    partitions = {name for name in tables if name.startswith("rec_internal.events_")}
+    modelled = set(Base.metadata.tables) - VIEWS
+    assert tables - partitions - {"rec_internal.alembic_version"} == modelled
 
 
 def test_every_column_with_a_default_of_the_database_may_be_left_out(engine: sa.Engine) -> None:
@@ -98,7 +104,7 @@ def test_every_column_with_a_default_of_the_database_may_be_left_out(engine: sa.
     found = sa.inspect(engine)
     for name in sorted(set(Base.metadata.tables) - VIEWS):
         table = Base.metadata.tables[name]
-        for column in found.get_columns(table.name, "rec"):
+        for column in found.get_columns(table.name, table.schema):
             made = column["default"] or column.get("identity") or column.get("computed")
             default = table.c[column["name"]].server_default
             assert bool(made) <= (default is not None), (name, column["name"])

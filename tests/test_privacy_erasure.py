@@ -434,7 +434,8 @@ def test_an_undone_event_that_was_not_folded_leaves_nothing(
         log(db, [*CROWD, *HIS[:20]])
     log(town, HIS[20:21], fold=False)
     town.execute(
-        "select rec.undo_event(user_id, event_id) from rec_internal.pending where user_id = %s", [VICTIM]
+        "select rec.undo_event(user_id, event_id) from rec_internal.pending where user_id = %s",
+        [VICTIM],
     )
     assert_same(served(town) | own(town), served(never) | own(never))
     assert town.execute("select count(*) from rec_internal.pending").fetchone() == (0,)

@@ -37,7 +37,9 @@ def waits_for_a_lock(db: Connection) -> bool:
 def test_an_event_is_not_folded_by_a_vector_that_an_erasure_takes_along(
     db: Connection, database_url: str
 ) -> None:
-    db.execute(f"insert into rec_internal.texts values (rec_internal.content_hash('red boots'), {ONES})")
+    db.execute(
+        f"insert into rec_internal.texts values (rec_internal.content_hash('red boots'), {ONES})"
+    )
     db.execute("select rec.track('ann', p_text => 'red boots', p_kind => 'search')")
     with psycopg.connect(database_url) as erasing:
         erasing.execute("select rec.forget_user('ann')")

@@ -126,7 +126,9 @@ def assert_close(found: dict[str, Any], expected: dict[str, Any]) -> None:
 
 def counts(db: Connection) -> dict[str, Any]:
     rows = {i: m for i, *m in db.execute("select * from rec_internal.popularity").fetchall()}
-    steps = db.execute("select from_item || ' > ' || to_item, log_mass from rec_internal.item_transitions")
+    steps = db.execute(
+        "select from_item || ' > ' || to_item, log_mass from rec_internal.item_transitions"
+    )
     return {
         name: np.array(masses, float) for name, masses in (rows | dict(steps.fetchall())).items()
     }
@@ -213,7 +215,10 @@ def test_counts_are_those_of_the_log_that_is_left_so_that_erasures_stay_exact(
 
 
 def test_strays_before_the_first_partition_go_too_and_their_texts(shop: Connection) -> None:
-    shop.execute("insert into rec_internal.texts values (rec_internal.content_hash('long ago'), %s)", [unit("t")])
+    shop.execute(
+        "insert into rec_internal.texts values (rec_internal.content_hash('long ago'), %s)",
+        [unit("t")],
+    )
     events(shop, "cas", [500, 900], "long ago")
     fold(shop)
     before = stored(shop)
@@ -313,7 +318,10 @@ def test_a_reader_who_does_not_end_holds_up_the_drop_and_nobody_else(
 
 
 def test_raw_texts_go_as_soon_as_they_are_encoded_and_replay_goes_on(shop: Connection) -> None:
-    shop.execute("insert into rec_internal.texts values (rec_internal.content_hash('red boots'), %s)", [unit("t")])
+    shop.execute(
+        "insert into rec_internal.texts values (rec_internal.content_hash('red boots'), %s)",
+        [unit("t")],
+    )
     events(shop, "ann", [40], "red boots")
     fold(shop)
     shop.execute("update rec.settings set keep_text = false")

@@ -1,4 +1,4 @@
-"""Who may do what in schema rec: every object, every role, every verb."""
+"""Who may do what in both schemas: every object, every role, every verb."""
 
 from __future__ import annotations
 
@@ -26,116 +26,151 @@ ROLES: Final = ("rec_app", "rec_worker", "rec_analyst", "nobody")
 NOTHING: Final = {"rec_app": "", "rec_worker": "", "rec_analyst": "", "nobody": ""}
 LOGGED: Final = "insert(dedupe_key, item_id, kind, occurred_at, text, user_id, value)"
 
+# What people touch (schema rec), then the engine (schema rec_internal).
 RELATIONS: Final = {
-    name: NOTHING | {f"rec_{role}": rights for role, rights in granted.items()}
-    for name, granted in {
-        # the catalogue
-        "items": {
-            "app": "select",
-            "worker": "select, update(encode_error, encoded_hash)",
-            "analyst": "select",
+    f"{schema}.{name}": NOTHING | {f"rec_{role}": rights for role, rights in granted.items()}
+    for schema, relations in {
+        "rec": {
+            # the catalogue
+            "items": {
+                "app": "select",
+                "worker": "select, update(encode_error, encoded_hash)",
+                "analyst": "select",
+            },
+            "item_vectors": {
+                "app": "select",
+                "worker": "select, insert, delete, update(embedding)",
+            },
+            "event_kinds": {"app": "select", "worker": "select", "analyst": "select"},
+            "horizons": {"app": "select", "worker": "select", "analyst": "select"},
+            # what users did
+            "events": {"app": f"select, {LOGGED}", "worker": "select, update(text)"},
+            "user_interests": {"app": "select", "worker": "select, insert, update"},
+            # what is dropped, and what is published
+            "erasure_status": {"worker": "select"},
+            "daily_counts": {"analyst": "select"},
+            "item_counts": {"analyst": "select"},
+            "releases": {"analyst": "select"},
+            # how it is run
+            "rankers": {"app": "select"},
+            "settings": {"app": "select", "worker": "select"},
+            "tunings": {},
+            "status": {"app": "select"},
+            "parked": {"app": "select"},
+            # Sequences of identity columns need no right.
+            "events_event_id_seq": {},
+            "tunings_tuning_id_seq": {},
+            "releases_release_id_seq": {},
         },
-        "item_vectors": {"app": "select", "worker": "select, insert, delete, update(embedding)"},
-        "event_kinds": {"app": "select", "worker": "select", "analyst": "select"},
-        "horizons": {"app": "select", "worker": "select", "analyst": "select"},
-        "popularity": {"app": "select", "worker": "select, insert, update, delete"},
-        "item_transitions": {"app": "select", "worker": "select, insert, update, delete"},
-        # what users did
-        "events": {"app": f"select, {LOGGED}", "worker": "select, update(text)"},
-        "pending": {
-            "app": "select",
-            "worker": "select, delete, update(attempts, error, retry_at)",
+        "rec_internal": {
+            # vectors and counts
+            "encoders": {"app": "select", "worker": "select, insert, update(active)"},
+            "texts": {"app": "select", "worker": "select, insert"},
+            "popularity": {"app": "select", "worker": "select, insert, update, delete"},
+            "item_transitions": {"app": "select", "worker": "select, insert, update, delete"},
+            "item_deltas": {"app": "select", "worker": "select, insert, delete"},
+            "item_deltas_delta_id_seq": {},
+            # the log and its queue
+            "pending": {
+                "app": "select",
+                "worker": "select, delete, update(attempts, error, retry_at)",
+            },
+            "queue": {"app": "select", "worker": "select"},
+            "event_vectors": {"app": "select", "worker": "select"},
+            "chosen_events": {"app": "select", "worker": "select"},
+            "folded_events": {"app": "select", "worker": "select"},
+            "interest_bases": {"app": "select"},
+            "paused_users": {"app": "select, delete, insert(user_id)"},
+            "visible_users": {"app": "select, delete"},
+            "visible_events": {"app": "select, delete"},
+            "erasures": {"worker": "select, update(cleared_at)"},
+            "erasures_erasure_id_seq": {},
+            # A policy on the whole log would not hold behind its partitions.
+            "events_default": {},
+            "events_YYYY_MM": {},
+            # what the software notes about itself
+            "state": {"app": "select", "worker": "select"},
+            "made": {},
+            "alembic_version": {},
         },
-        "user_interests": {"app": "select", "worker": "select, insert, update"},
-        "item_deltas": {"app": "select", "worker": "select, insert, delete"},
-        "interest_bases": {"app": "select"},
-        "paused_users": {"app": "select, delete, insert(user_id)"},
-        "texts": {"app": "select", "worker": "select, insert"},
-        # what is dropped, and what is published
-        "erasures": {"worker": "select, update(cleared_at)"},
-        "erasure_status": {"worker": "select"},
-        "daily_counts": {"analyst": "select"},
-        "item_counts": {"analyst": "select"},
-        "releases": {"analyst": "select"},
-        # how it is run
-        "settings": {"app": "select", "worker": "select"},
-        "encoders": {"app": "select", "worker": "select, insert, update(active)"},
-        "tunings": {},
-        "alembic_version": {},
-        # views
-        "event_vectors": {"app": "select", "worker": "select"},
-        "chosen_events": {"app": "select", "worker": "select"},
-        "folded_events": {"app": "select", "worker": "select"},
-        "visible_users": {"app": "select, delete"},
-        "visible_events": {"app": "select, delete"},
-        "status": {"app": "select"},
-        "queue": {"app": "select", "worker": "select"},
-        "parked": {"app": "select"},
-        # Sequences of identity columns, which need no right, and partitions, behind which
-        # a policy on the whole would not hold.
-        "events_event_id_seq": {},
-        "item_deltas_delta_id_seq": {},
-        "tunings_tuning_id_seq": {},
-        "erasures_erasure_id_seq": {},
-        "releases_release_id_seq": {},
-        "events_default": {},
-        "events_YYYY_MM": {},
     }.items()
-} | {"admits_all": dict.fromkeys(ROLES, "select")}
+    for name, granted in relations.items()
+} | {"rec_internal.admits_all": dict.fromkeys(ROLES, "select")}
 
-APP: Final = """
-    track recommend explain similar_items popular next_items companion_items interest topics nearest
-    seen_items latest_items export_user forget_user undo_event owns_data forget_if_visible
-    undo_if_visible list_length attribute_filter matches_few candidates score dislikes flows
-    latest_shares current_sums replay diversify explore content_hash scaled decayed mass_at moment
-    ahead profile terms transitions companions strongest neighbours indexed_neighbours hides_items
-    prepare_search passing newest export_events export_interests in_words pause_user resume_user
-"""
-WORKER: Final = """
-    register_encoder check_encoder active_encoder claim_items claim_texts store_items store_texts
-    fail_item space_lock try_share_space share_space make_partitions apply_pending apply_users
-    user_lock add_shares add_deltas set_aside postpone hasten retry park oldest_pending merge_deltas
-    merge_changes has_work sleep_lock try_sleep stop_sleeping seconds_to_retry
-    rest_lock add_mass part_of_queue
-    text_lock apply_event fold_claimed texts_lock drop_raw_texts_of revive apply_retention
-    vacuum_due held_age personal_tables begin_vacuum forget_statistics end_vacuum is_at_work
-    end_sessions
-"""
-APP_AND_WORKER: Final = "wake pow2 decay event_weight log_mass seconds faded"
-EVERYBODY: Final = """
-    item_hash health finding health_server health_rights health_settings health_vectors health_plan
-    health_log health_queue health_tables
-"""
-OWNER: Final = """
-    enqueue admit admit_some refuse_rewrite keep_unread unqueue erasing forget_visible
-    undo_visible
-    steps_of recount retire months drop_partition drop_strays drop_bases drop_orphans
-    drop_raw_texts released bounded_counts record_release
-    rebuild_user rebuild_collaborative lock_texts drop_texts retry_items
-    stage_items settle_items merge_items stage_events merge_events stage_vectors merge_vectors
-    drop_vector_index make_vector_index index_progress
-    lock_space vectors_to_move sample_vectors item_vectors_after text_vectors_after interested_after
-    move_interests activate_calibration check_movable make_next_vectors index_next_vectors
-    dependent_views lock_vectors copy_privileges role_name policies take_place drop_previous
-    swap_vectors tuning_log tunable_settings change_settings record_tuning undo_tuning
-    can_own role_advice
-"""
+FUNCTIONS: Final = {
+    "rec": {
+        "app": """
+            track recommend score explain explain_list similar_items nearest popular next_items
+            companion_items interest topics seen_items latest_items export_user forget_user
+            undo_event pause_user resume_user
+        """,
+        "worker": "make_partitions apply_pending apply_users merge_deltas retry apply_retention",
+        "app worker": "wake",
+        "everybody": "health",
+        "owner": "rebuild_user rebuild_collaborative retry_items undo_tuning",
+    },
+    "rec_internal": {
+        "app": """
+            list_length attribute_filter moment ranker diversity dedupe_lock
+            content_hash scaled decayed_sum mass_at share share_mass
+            latest_events latest_shares dislikes topics current_sums replay
+            flows transitions companions
+            passes passing newest strongest hides_items is_partial plan_for prepare_search
+            matches_few neighbours indexed_neighbours
+            profile_of candidates terms rerank diversify explore
+            owns_data forget_if_visible undo_if_visible export_events export_interests in_words
+        """,
+        "worker": """
+            register_encoder check_encoder active_encoder claim_items claim_texts store_items
+            store_texts fail_item
+            space_lock try_share_space share_space user_lock text_lock texts_lock counts_lock
+            item_lock encoder_lock sleep_lock rest_lock
+            apply_event fold_claimed add_shares add_deltas merge_changes add_mass
+            requeue postpone retry_waiting retry_known park oldest_pending part_of_queue
+            drop_raw_texts_of vacuum_due held_age personal_tables qualified begin_vacuum
+            forget_statistics end_vacuum
+            has_work try_sleep stop_sleeping seconds_to_retry is_at_work end_sessions
+        """,
+        "app worker": """
+            pow2 decay seconds negligible event_weight event_vector log_mass decayed_mass
+            is_due is_waiting is_parked queue_state
+        """,
+        "everybody": """
+            item_hash finding health_server health_rights health_settings health_vectors
+            health_plan health_log health_queue health_tables
+        """,
+        "owner": """
+            enqueue refuse_parking admit admit_some refuse_rewrite keep_unread unqueue erasing
+            forget_visible undo_visible
+            partitions_lock migrate_lock release_lock retention_lock loading_items_lock
+            loading_events_lock
+            steps_of recount months drop_partition drop_strays drop_bases move_to_bases
+            drop_orphans drop_raw_texts released bounded_counts record_release
+            lock_texts drop_texts
+            stage_items settle_items merge_items stage_events merge_events stage_vectors
+            merge_vectors drop_vector_index make_vector_index index_progress
+            lock_space vectors_to_move sample_vectors item_vectors_after text_vectors_after
+            interested_after move_interests activate_calibration check_movable
+            make_next_vectors index_next_vectors dependent_views lock_vectors copy_privileges
+            role_name policies take_place drop_previous swap_vectors
+            tuning_log tunable_settings change_settings record_tuning
+            can_own role_advice
+        """,
+    },
+}
+NAMED: Final = {"everybody": set(ROLES), "owner": set()}
 CALLERS: Final = {
-    name: callers
-    for names, callers in [
-        (APP, {"rec_app"}),
-        (WORKER, {"rec_worker"}),
-        (APP_AND_WORKER, {"rec_app", "rec_worker"}),
-        (EVERYBODY, set(ROLES)),
-        (OWNER, set()),
-    ]
+    f"{schema}.{name}": NAMED.get(who, {f"rec_{role}" for role in who.split()})
+    for schema, callers in FUNCTIONS.items()
+    for who, names in callers.items()
     for name in names.split()
 }
 
 # A role without membership anywhere stands for everybody else.
 RIGHTS = """
-select regexp_replace(c.relname, '^events_\\d{4}_\\d\\d$', 'events_YYYY_MM'), r.rolname,
-    concat_ws(', ',
+select format('%%s.%%s', c.relnamespace::regnamespace,
+        regexp_replace(c.relname, '^events_\\d{4}_\\d\\d$', 'events_YYYY_MM')),
+    r.rolname, concat_ws(', ',
     (select string_agg(v.verb, ', ' order by v.place)
     from unnest('{select,insert,update,delete,truncate,references,trigger}'::text[])
         with ordinality as v (verb, place)
@@ -150,8 +185,8 @@ select regexp_replace(c.relname, '^events_\\d{4}_\\d\\d$', 'events_YYYY_MM'), r.
     (select 'usage' where c.relkind = 'S'
         and has_sequence_privilege(r.oid, c.oid, 'usage, update')))
 from pg_class c cross join pg_roles r
-where c.relnamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace) and c.relkind in ('r', 'p', 'v', 'S', 'm', 'f')
-    and r.rolname = any(%s)
+where c.relnamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace)
+    and c.relkind in ('r', 'p', 'v', 'S', 'm', 'f') and r.rolname = any(%s)
 """
 
 
@@ -191,9 +226,11 @@ def test_every_relation_gives_each_role_what_was_decided_and_no_more(db: Connect
 def test_every_function_may_be_called_by_whom_it_was_decided_for(db: Connection) -> None:
     stranger = nobody(db)
     rows = db.execute(
-        "select p.proname, r.rolname, has_function_privilege(r.oid, p.oid, 'execute')"
+        "select p.pronamespace::regnamespace || '.' || p.proname, r.rolname,"
+        " has_function_privilege(r.oid, p.oid, 'execute')"
         " from pg_proc p cross join pg_roles r"
-        " where p.pronamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace) and r.rolname = any(%s)",
+        " where p.pronamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace)"
+        " and r.rolname = any(%s)",
         [[*ROLES[:3], stranger]],
     ).fetchall()
     found: dict[str, set[str]] = {name: set() for name, _, _ in rows}
@@ -203,11 +240,13 @@ def test_every_function_may_be_called_by_whom_it_was_decided_for(db: Connection)
     assert found == CALLERS
 
 
-def test_no_role_but_the_owner_may_make_anything_in_the_schema(db: Connection) -> None:
+@pytest.mark.parametrize("schema", ["rec", "rec_internal"])
+def test_no_role_but_the_owner_may_make_anything_in_the_schema(db: Connection, schema: str) -> None:
     rows = db.execute(
-        "select r.rolname, has_schema_privilege(r.oid, 'rec', 'usage'),"
-        " has_schema_privilege(r.oid, 'rec', 'create') from pg_roles r where r.rolname = any(%s)",
-        [[*ROLES[:3], nobody(db)]],
+        "select r.rolname, has_schema_privilege(r.oid, %(schema)s, 'usage'),"
+        " has_schema_privilege(r.oid, %(schema)s, 'create')"
+        " from pg_roles r where r.rolname = any(%(roles)s)",
+        {"schema": schema, "roles": [*ROLES[:3], nobody(db)]},
     ).fetchall()
     assert {role: (use, make) for role, use, make in rows} == {
         "rec_app": (True, False),
@@ -220,9 +259,12 @@ def test_no_role_but_the_owner_may_make_anything_in_the_schema(db: Connection) -
 def test_rec_owner_owns_all_of_it_and_is_no_superuser(db: Connection) -> None:
     owners = db.execute(
         "select distinct pg_get_userbyid(o.owner) from ("
-        " select c.relowner from pg_class c where c.relnamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace)"
-        " union all select p.proowner from pg_proc p where p.pronamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace)"
-        " union all select n.nspowner from pg_namespace n where n.nspname in ('rec', 'rec_internal')) o (owner)"
+        " select c.relowner from pg_class c"
+        " where c.relnamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace)"
+        " union all select p.proowner from pg_proc p"
+        " where p.pronamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace)"
+        " union all select n.nspowner from pg_namespace n"
+        " where n.nspname in ('rec', 'rec_internal')) o (owner)"
     ).fetchall()
     assert owners == [("rec_owner",)]
     row = db.execute(
@@ -240,7 +282,7 @@ def test_the_same_rights_come_back_with_the_next_migration(
     db.execute("grant update, delete on rec_internal.pending to rec_app")
     db.execute("grant update (error) on rec_internal.pending to rec_analyst")
     db.execute("revoke select on rec.items from rec_app")
-    db.execute("grant execute on all functions in schema rec to public")
+    db.execute("grant execute on all functions in schema rec, rec_internal to public")
     db.execute("alter table rec.items owner to current_user")
     engine = create_engine(make_url(database_url).set(drivername="postgresql+psycopg"))
     schema.migrate(engine)
@@ -303,14 +345,19 @@ ALLOWED = [
     ("rec_worker", "select rec.apply_users('{ann}')"),
     ("rec_worker", "select rec.merge_deltas()"),
     ("rec_worker", "select rec.make_partitions(5)"),
-    ("rec_worker", "select rec_internal.park('{ann}', '{1}', 'no'), rec.retry(), rec_internal.retry_waiting()"),
-    ("rec_worker", "select rec_internal.has_work(), rec_internal.try_sleep(1), rec_internal.stop_sleeping(1)"),
+    ("rec_worker", "select rec_internal.park('{ann}', '{1}', 'no'), rec.retry()"),
+    ("rec_worker", "select rec_internal.retry_waiting(), rec_internal.has_work()"),
+    ("rec_worker", "select rec_internal.try_sleep(1), rec_internal.stop_sleeping(1)"),
     ("rec_worker", "select * from rec_internal.queue"),
     ("rec_analyst", "select domain, count(*) from rec.items group by domain"),
     ("rec_owner", "select rec.rebuild_user('ann'), rec.rebuild_collaborative()"),
     ("rec_owner", "select rec.forget_user('ann')"),
-    ("rec_owner", "select rec_internal.change_settings('{\"trend_weight\": 0.3}')"),
-    ("rec_owner", "select rec_internal.make_next_vectors(), rec_internal.index_next_vectors(), rec_internal.swap_vectors()"),
+    ("rec_owner", "select rec_internal.change_settings('default', '{\"trend_weight\": 0.3}')"),
+    (
+        "rec_owner",
+        "select rec_internal.make_next_vectors(), rec_internal.index_next_vectors(),"
+        " rec_internal.swap_vectors()",
+    ),
 ]
 DENIED = [
     ("rec_app", "insert into rec_internal.pending select 'x', 1, now(), false"),
@@ -329,7 +376,11 @@ DENIED = [
     ("rec_app", "select rec.retry()"),
     ("rec_app", "select rec.make_partitions()"),
     ("rec_app", "create function rec.mine() returns int language sql return 1"),
-    ("rec_app", "create trigger mine after insert on rec.events execute function rec_internal.enqueue()"),
+    ("rec_app", "create function rec_internal.mine() returns int language sql return 1"),
+    (
+        "rec_app",
+        "create trigger mine after insert on rec.events execute function rec_internal.enqueue()",
+    ),
     ("rec_worker", "insert into rec.events (user_id, item_id) values ('u', 'i1')"),
     ("rec_worker", "delete from rec.events"),
     ("rec_worker", "update rec.items set title = 'x'"),
@@ -373,8 +424,9 @@ def test_an_application_forgets_a_user_and_nothing_is_left(shop: Connection) -> 
     assert shop.execute("select rec.forget_user('ann')").fetchone() == (5,)
     assert shop.execute("select rec.forget_user('nobody')").fetchone() == (0,)
     shop.execute("reset role")
-    for table in ("events", "pending", "user_interests", "item_deltas"):
-        query = f"select count(*) from rec.{table} where user_id = 'ann'"
+    engine = ("rec_internal.pending", "rec_internal.item_deltas")
+    for table in ("rec.events", "rec.user_interests", *engine):
+        query = f"select count(*) from {table} where user_id = 'ann'"
         assert shop.execute(query).fetchone() == (0,)
     assert shop.execute("select count(*) from rec.events").fetchone() == (3,)
 

@@ -41,31 +41,14 @@ def dump(url: str) -> str:
 
 
 @pytest.mark.clock
-@pytest.mark.parametrize("revision", ["base", "0001"])
 def test_down_and_up_gives_the_schema_of_a_fresh_database(
-    revision: str, database_url: str, engine: Engine
+    database_url: str, engine: Engine
 ) -> None:
     fresh = dump(database_url)
-    schema.downgrade(engine, revision)
+    schema.downgrade(engine, "base")
     assert "rec.recommend" not in dump(database_url)
     schema.migrate(engine)
     assert dump(database_url) == fresh
-
-
-def test_an_earlier_revision_is_noticed(engine: Engine) -> None:
-    schema.downgrade(engine, "0001")
-    with engine.connect() as connection, pytest.raises(SchemaMismatch, match="pgrec migrate"):
-        schema.check(connection)
-
-
-def test_events_are_logged_between_a_downgrade_and_the_older_package(
-    database_url: str, engine: Engine
-) -> None:
-    schema.downgrade(engine, "0005")
-    with psycopg.connect(database_url) as db:
-        db.execute("insert into rec.events (user_id, text) values ('ann', 'a wish')")
-        hashed = db.execute("select text_hash is not null from rec.events").fetchall()
-    assert hashed == [(True,)]
 
 
 @pytest.mark.clock

@@ -132,7 +132,9 @@ def state(db: Connection) -> tuple[object, ...]:
 
 
 def counts(db: Connection) -> list[float]:
-    call = "select log_mass, log_outgoing, log_incoming from rec_internal.popularity order by item_id"
+    call = (
+        "select log_mass, log_outgoing, log_incoming from rec_internal.popularity order by item_id"
+    )
     return [mass for row in db.execute(call) for mass in row]
 
 

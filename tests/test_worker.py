@@ -247,7 +247,9 @@ def error(db: Connection, encoder: Encoder, name: str) -> float:
     expected = np.concatenate(
         [encoder.encode_items([title], [title]), encoder.encode([text], "query")]
     )
-    ((calibration,),) = db.execute("select calibration from rec_internal.encoders where active").fetchall()
+    ((calibration,),) = db.execute(
+        "select calibration from rec_internal.encoders where active"
+    ).fetchall()
     if calibration is not None:
         expected = Calibration.from_bytes(calibration, encoder.dims).apply(expected)
     rows = db.execute(
@@ -455,7 +457,9 @@ def test_a_text_that_came_just_before_a_fold_is_not_encoded_later_for_it(db: Con
     db.execute("select rec.track('ann', p_text => 'a warm coat')")
     assert db.execute("select rec.apply_pending()").fetchone() == (0,)
     assert db.execute("select retry_at > now() from rec_internal.pending").fetchone() == (True,)
-    assert db.execute("select text from rec_internal.claim_texts(8)").fetchall() == [("a warm coat",)]
+    assert db.execute("select text from rec_internal.claim_texts(8)").fetchall() == [
+        ("a warm coat",)
+    ]
     db.execute("select rec_internal.park(array['ann'], array[1::bigint], 'no')")
     assert db.execute("select text from rec_internal.claim_texts(8)").fetchall() == []
 
