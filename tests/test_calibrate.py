@@ -115,7 +115,8 @@ def largest_difference(db: Connection) -> float:
     row = db.execute(
         "select max((u.interest <-> r.interest) / u.mass + abs(u.mass - r.mass)),"
         " count(*), count(r.horizon)"
-        " from rec.user_interests u left join lateral rec_internal.replay(u.user_id, p_pending => false) r"
+        " from rec.user_interests u"
+        " left join lateral rec_internal.replay(u.user_id, p_pending => false) r"
         " on r.horizon = u.horizon"
     ).fetchone()
     assert row
@@ -352,13 +353,13 @@ def test_row_level_policies_are_the_same_afterwards(shop: Connection, database_u
     )
     shop.execute("comment on policy own on rec.item_vectors is 'what is ''shown'''")
     shop.execute(
-        'create policy "Odd "" one" on rec_internal.texts as restrictive for update to rec_app, public'
-        " using (length(text_hash) > 1) with check (texts.text_hash <> '')"
+        'create policy "Odd "" one" on rec_internal.texts as restrictive for update'
+        " to rec_app, public using (length(text_hash) > 1) with check (texts.text_hash <> '')"
     )
     shop.execute("create policy added on rec_internal.texts for insert with check (true)")
     shop.execute("create policy mine on rec.user_interests to rec_app using (user_id = 'user 03')")
-    for table in ("item_vectors", "texts", "user_interests"):
-        shop.execute(f"alter table rec.{table} enable row level security")
+    for table in ("rec.item_vectors", "rec_internal.texts", "rec.user_interests"):
+        shop.execute(f"alter table {table} enable row level security")
     shop.execute("alter table rec_internal.texts force row level security")
     before = dump(database_url)
     calibrate(shop)

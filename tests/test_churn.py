@@ -25,18 +25,20 @@ PATIENCE = """
 """
 
 
-@pytest.mark.parametrize("table", ["pending", "item_deltas"])
+@pytest.mark.parametrize("table", ["rec_internal.pending", "rec_internal.item_deltas"])
 def test_a_queue_is_vacuumed_after_some_thousand_rows_however_long_it_was(
     db: Db, table: str
 ) -> None:
-    row = db.execute(PATIENCE, [LARGE, f"rec.{table}"]).fetchone()
+    row = db.execute(PATIENCE, [LARGE, table]).fetchone()
     assert row
     assert row[0] <= 10_000
 
 
-@pytest.mark.parametrize("table", ["user_interests", "popularity", "item_transitions"])
+@pytest.mark.parametrize(
+    "table", ["rec.user_interests", "rec_internal.popularity", "rec_internal.item_transitions"]
+)
 def test_what_grows_is_vacuumed_when_a_twentieth_of_it_is_dead(db: Db, table: str) -> None:
-    row = db.execute(PATIENCE, [LARGE, f"rec.{table}"]).fetchone()
+    row = db.execute(PATIENCE, [LARGE, table]).fetchone()
     assert row
     assert row[0] <= 0.051 * LARGE
 

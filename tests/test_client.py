@@ -452,7 +452,7 @@ def test_a_database_without_the_schema_is_told_from_one_of_another_version(
     db.execute("update rec_internal.state set sql_digest = 'another'")
     with Client(database_url) as client, pytest.raises(SchemaMismatch):
         client.status()
-    db.execute("drop schema rec cascade")
+    db.execute("drop schema rec, rec_internal cascade")
     with Client(database_url) as client, pytest.raises(SchemaMissing):
         client.status()
 

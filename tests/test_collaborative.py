@@ -78,10 +78,11 @@ def six_items(new_database: Callable[[], AbstractContextManager[str]]) -> Iterat
             " select item_id, array_fill(1, array[384])::halfvec from rec.items"
         )
         db.execute(
-            "update rec.settings set transition_window = %s, latest_items = %s, latest_decay = %s,"
-            " transition_prior = %s, together_weight = 0.7, content_weight = 0, session_weight = 0",
-            [WINDOW, LATEST, DECAY, PRIOR],
+            "update rec.rankers set latest_items = %s, latest_decay = %s, transition_prior = %s,"
+            " together_weight = 0.7, content_weight = 0, session_weight = 0",
+            [LATEST, DECAY, PRIOR],
         )
+        db.execute("update rec.settings set transition_window = %s", [WINDOW])
         yield db
 
 

@@ -37,12 +37,16 @@ BROKEN = [
     ("worker", "select rec.track('ann', 'a')"),
     (
         "lag",
-        "insert into rec_internal.pending select 'ann', 1, now(), false, now() - interval '11 minutes'",
+        (
+            "insert into rec_internal.pending"
+            " select 'ann', 1, now(), false, now() - interval '11 minutes'"
+        ),
     ),
     (
         "partitions",
         (
-            "do $$ begin execute format('alter table rec.events detach partition rec.events_%s',"
+            "do $$ begin execute format("
+            "'alter table rec.events detach partition rec_internal.events_%s',"
             " to_char(now() at time zone 'UTC', 'YYYY_MM')); end $$"
         ),
     ),

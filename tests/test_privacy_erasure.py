@@ -14,7 +14,6 @@ import psycopg
 import pytest
 from pgvector import HalfVector
 from pgvector.psycopg import register_vector
-from psycopg import sql
 from sqlalchemy import create_engine, make_url
 
 from rec_pkg.client import Client
@@ -113,7 +112,8 @@ def add_items(db: Connection) -> None:
 def log(db: Connection, entries: Sequence[Entry], *, fold: bool = True) -> None:
     with db.cursor() as cursor:
         cursor.executemany(
-            "insert into rec_internal.texts values (rec_internal.content_hash(%s), %s) on conflict do nothing",
+            "insert into rec_internal.texts values (rec_internal.content_hash(%s), %s)"
+            " on conflict do nothing",
             [(entry.text, unit(entry.text)) for entry in entries if entry.text],
         )
         cursor.executemany(
@@ -165,14 +165,15 @@ def traces(db: Connection) -> set[str]:
     tables = [
         row[0]
         for row in db.execute(
-            "select c.relname from pg_class c where c.relnamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace)"
+            "select c.oid::regclass::text from pg_class c"
+            " where c.relnamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace)"
             " and c.relkind in ('r', 'p', 'm')"
         )
     ]
     found = set()
     for table in tables:
-        look = sql.SQL("select true from rec.{} t where t::text ~ %s limit 1")
-        if db.execute(look.format(sql.Identifier(table)), ["|".join(signs)]).fetchone():
+        look = f"select true from {table} t where t::text ~ %s limit 1"
+        if db.execute(look, ["|".join(signs)]).fetchone():
             found.add(table)
     return found | {
         f"statistics of {table}.{column}"
@@ -243,7 +244,8 @@ def live_fully(db: Connection) -> None:
     db.execute("select rec.apply_pending()")  # counts that wait to be merged
     log(db, late[1:], fold=False)
     db.execute(
-        "insert into rec_internal.interest_bases select * from rec.user_interests where user_id = %s",
+        "insert into rec_internal.interest_bases"
+        " select * from rec.user_interests where user_id = %s",
         [VICTIM],
     )
     db.execute("select rec.pause_user(%s)", [VICTIM])
@@ -289,13 +291,14 @@ def test_a_forgotten_user_leaves_no_trace_in_any_table_index_or_statistics(
     town = open_town()
     log(town, [*CROWD, *HIS])
     live_fully(town)
-    tables = {"events", "pending", "user_interests", "texts", "item_deltas"}
-    assert {*tables, "interest_bases", "paused_users"} <= traces(town)
+    tables = ("pending", "texts", "item_deltas", "interest_bases", "paused_users")
+    held_in = {"rec.events", "rec.user_interests", *(f"rec_internal.{name}" for name in tables)}
+    assert held_in <= traces(town)
     assert "statistics of events.user_id" in traces(town)
     town.execute("select rec.forget_user(%s)", [VICTIM])
     assert {trace for trace in traces(town) if not trace.startswith("statistics")} == set()
     held = in_pages(town)
-    assert {"rec.events_pkey", "rec.texts_pkey"} & held or "rec.events_default_pkey" in held
+    assert {"rec_internal.texts_pkey", "rec_internal.events_default_pkey"} & held
     assert vacuumed(town) == Erasures(0, 0)
     assert traces(town) == set()
     assert in_pages(town) == set()
@@ -314,7 +317,7 @@ def test_the_index_entries_of_one_event_in_a_large_log_are_cleared_too(
     town.execute("truncate rec_internal.pending")
     log(town, [Entry(VICTIM, NOW, ITEMS[0])], fold=False)
     town.execute("select rec.forget_user(%s)", [VICTIM])
-    assert "rec.events_default_pkey" in in_pages(town)
+    assert "rec_internal.events_default_pkey" in in_pages(town)
     assert vacuumed(town) == Erasures(0, 0)
     assert in_pages(town) == set()
 

@@ -8,7 +8,6 @@ import numpy as np
 import psycopg
 import pytest
 from pgvector import HalfVector
-from psycopg import sql
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,9 +87,9 @@ def leaves(value: object) -> Iterator[object]:
 
 def user_owned(db: Connection) -> list[str]:
     rows = db.execute(
-        "select c.relname from pg_class c join pg_attribute a on a.attrelid = c.oid"
-        " where c.relnamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace) and c.relkind in ('r', 'p')"
-        " and not c.relispartition and a.attname = 'user_id'"
+        "select c.oid::regclass::text from pg_class c join pg_attribute a on a.attrelid = c.oid"
+        " where c.relnamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace)"
+        " and c.relkind in ('r', 'p') and not c.relispartition and a.attname = 'user_id'"
     )
     return sorted(row[0] for row in rows)
 
@@ -100,21 +99,24 @@ def test_every_value_that_a_table_holds_of_a_user_is_in_the_export(lived: Connec
     told = set(leaves(exported(lived)))
     tables = user_owned(lived)
     assert tables == [
-        *("events", "interest_bases", "item_deltas", "paused_users", "pending", "user_interests"),
+        "rec.events",
+        "rec.user_interests",
+        "rec_internal.interest_bases",
+        "rec_internal.item_deltas",
+        "rec_internal.paused_users",
+        "rec_internal.pending",
     ]
     for table in tables:
-        rows = lived.execute(
-            sql.SQL("select to_jsonb(t) from rec.{} t where user_id = 'ann'").format(
-                sql.Identifier(table)
-            )
-        ).fetchall()
+        query = f"select to_jsonb(t) from {table} t where user_id = 'ann'"
+        rows = lived.execute(query).fetchall()
         assert rows, table
         for (row,) in rows:
             for column, value in row.items():
                 values = value if isinstance(value, list) else [value]
                 assert told.issuperset(values), f"{table}.{column}"
     texts = lived.execute(
-        "select to_jsonb(t) from rec_internal.texts t where text_hash = rec_internal.content_hash('wide jeans')"
+        "select to_jsonb(t) from rec_internal.texts t"
+        " where text_hash = rec_internal.content_hash('wide jeans')"
     ).fetchone()
     assert texts
     assert set(texts[0].values()) <= told

@@ -56,10 +56,10 @@ def make_old_partitions(db: Connection) -> None:
     for name, first, end in months:
         # The last one is there where the month ended after the migration.
         db.execute(
-            f"create table if not exists rec.{name} partition of rec.events"
+            f"create table if not exists rec_internal.{name} partition of rec.events"
             f" for values from ('{first.isoformat()}') to ('{end.isoformat()}')"
         )
-        db.execute(f"alter table rec.{name} owner to rec_owner")
+        db.execute(f"alter table rec_internal.{name} owner to rec_owner")
 
 
 def events(db: Connection, user: str, days_ago: Sequence[int], text: str | None = None) -> None:

@@ -96,9 +96,9 @@ def test_after_a_rollback_nothing_is_left(shop: Connection, database_url: str) -
         other.execute("select rec.track('ann', 'chess-3', p_text => 'openings')")
         other.rollback()
         assert recommend(other) == before
-    tables = ("events", "pending", "user_interests", "item_deltas", "texts")
-    for table in tables:
-        assert shop.execute(f"select count(*) from rec.{table}").fetchone() == (0,)
+    engine = ("rec_internal.pending", "rec_internal.item_deltas", "rec_internal.texts")
+    for table in ("rec.events", "rec.user_interests", *engine):
+        assert shop.execute(f"select count(*) from {table}").fetchone() == (0,)
 
 
 def test_folding_does_not_change_the_list(shop: Connection) -> None:
@@ -389,7 +389,7 @@ def test_a_forgotten_user_leaves_nothing(shop: Connection) -> None:
     after = shop.execute(counts).fetchall()
     assert [row[:2] for row in after] == [row[:2] for row in before]
     assert [row[2] for row in after] == pytest.approx([row[2] for row in before])
-    for table in ("events", "pending", "user_interests", "item_deltas"):
-        assert shop.execute(
-            f"select count(*) from rec.{table} where user_id = 'ann'"
-        ).fetchone() == (0,)
+    engine = ("rec_internal.pending", "rec_internal.item_deltas")
+    for table in ("rec.events", "rec.user_interests", *engine):
+        query = f"select count(*) from {table} where user_id = 'ann'"
+        assert shop.execute(query).fetchone() == (0,)

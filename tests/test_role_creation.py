@@ -91,8 +91,10 @@ def owners(address: str) -> list[str]:
     with psycopg.connect(address) as db:
         rows = db.execute(
             "select distinct pg_get_userbyid(o.owner) from ("
-            " select c.relowner from pg_class c where c.relnamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace)"
-            " union select p.proowner from pg_proc p where p.pronamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace)"
+            " select c.relowner from pg_class c"
+            " where c.relnamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace)"
+            " union select p.proowner from pg_proc p"
+            " where p.pronamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace)"
             ") o (owner)"
         )
         return [name for (name,) in rows]

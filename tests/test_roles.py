@@ -355,8 +355,10 @@ ALLOWED = [
     ("rec_owner", "select rec_internal.change_settings('default', '{\"trend_weight\": 0.3}')"),
     (
         "rec_owner",
-        "select rec_internal.make_next_vectors(), rec_internal.index_next_vectors(),"
-        " rec_internal.swap_vectors()",
+        (
+            "select rec_internal.make_next_vectors(), rec_internal.index_next_vectors(),"
+            " rec_internal.swap_vectors()"
+        ),
     ),
 ]
 DENIED = [

@@ -64,7 +64,8 @@ def test_nothing_outside_the_schema_is_touched(server: str, database_url: str) -
     with psycopg.connect(database_url) as db:
         strangers = db.execute(
             "select c.oid::regclass from pg_class c join pg_namespace n on n.oid = c.relnamespace"
-            " where n.nspname not in ('rec', 'rec_internal', 'pg_catalog', 'information_schema', 'pg_toast')"
+            " where n.nspname not in ('rec', 'rec_internal')"
+            " and n.nspname not in ('pg_catalog', 'information_schema', 'pg_toast')"
             " and not exists (select from pg_depend d where d.objid = c.oid and d.deptype = 'e')"
         ).fetchall()
     assert strangers == []
@@ -119,10 +120,12 @@ def test_a_database_without_the_schema_is_noticed(engine: Engine) -> None:
 
 def test_every_function_and_view_is_described(db: psycopg.Connection[tuple[Any, ...]]) -> None:
     bare = db.execute(
-        "select p.oid::regprocedure::text from pg_proc p where p.pronamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace)"
+        "select p.oid::regprocedure::text from pg_proc p"
+        " where p.pronamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace)"
         " and obj_description(p.oid, 'pg_proc') is null"
         " union all select c.oid::regclass::text from pg_class c"
-        " where c.relnamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace) and c.relkind = 'v'"
+        " where c.relnamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace)"
+        " and c.relkind = 'v'"
         " and obj_description(c.oid, 'pg_class') is null"
     ).fetchall()
     assert [row[0] for row in bare] == []
@@ -132,7 +135,8 @@ def test_every_function_has_a_search_path_or_is_bound_when_created(
     db: psycopg.Connection[tuple[Any, ...]],
 ) -> None:
     open_ones = db.execute(
-        "select p.oid::regprocedure::text from pg_proc p where p.pronamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace)"
+        "select p.oid::regprocedure::text from pg_proc p"
+        " where p.pronamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace)"
         " and p.prosqlbody is null and not exists ("
         "  select from unnest(p.proconfig) c where c like 'search_path=%')"
     ).fetchall()
@@ -145,7 +149,8 @@ def test_every_key_and_index_of_a_user_owned_table_contains_the_user(
     """So that the schema can be distributed by user."""
     without = db.execute(
         "select i.indexrelid::regclass::text from pg_index i"
-        " join pg_class c on c.oid = i.indrelid and c.relnamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace)"
+        " join pg_class c on c.oid = i.indrelid"
+        " and c.relnamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace)"
         " where exists (select from pg_attribute a where a.attrelid = c.oid"
         "  and a.attname = 'user_id' and a.attnum = 1)"
         " and not exists (select from pg_attribute a where a.attrelid = i.indexrelid"

@@ -169,7 +169,8 @@ LISTS = {
     " #>> '{{}}'",
     "vectors": "select item_id from rec.item_vectors order by 1",
     "popularity": "select item_id from rec_internal.popularity order by 1",
-    "transitions": "select from_item from rec_internal.item_transitions order by from_item, to_item",
+    "transitions": "select from_item from rec_internal.item_transitions"
+    " order by from_item, to_item",
 }
 FIGURES = {
     "explain": "select term, round(share::numeric, 4), occurred_at, kind, item_id, title, text"
@@ -184,7 +185,8 @@ FIGURES = {
     "users": "select count(*) from rec_internal.visible_users",
     "events": "select count(*) from rec_internal.visible_events",
     "views": "select (select count(*) from rec_internal.event_vectors where embedding is not null),"
-    " (select count(*) from rec_internal.chosen_events), (select count(*) from rec_internal.folded_events)",
+    " (select count(*) from rec_internal.chosen_events),"
+    " (select count(*) from rec_internal.folded_events)",
 }
 
 
@@ -243,8 +245,10 @@ def test_an_item_of_another_tenant_is_like_one_that_does_not_exist(shared: Conne
         "select item_id from rec.similar_items({item})",
         "select item_id from rec.next_items(array[{item}])",
         "select item_id from rec.companion_items(array[{item}])",
-        "select outgoing, incoming from rec_internal.flows(array[{item}],"
-        f" rec_internal.ranker('default'), {LATER})",
+        (
+            "select outgoing, incoming from rec_internal.flows(array[{item}],"
+            f" rec_internal.ranker('default'), {LATER})"
+        ),
     ):
         with acting(shared, "ten"):
             foreign = shared.execute(query.format(item="'large:1'").encode()).fetchall()
@@ -274,7 +278,8 @@ def test_who_is_paused_and_what_was_kept_of_dropped_events_is_the_tenants_own(
 ) -> None:
     with acting(shared, "ten"):
         seen = shared.execute(
-            "select user_id from rec_internal.paused_users union select user_id from rec_internal.interest_bases"
+            "select user_id from rec_internal.paused_users"
+            " union select user_id from rec_internal.interest_bases"
         ).fetchall()
         assert sorted(seen) == [("ten:gone",), ("ten:quiet",)]
         assert shared.execute("select * from rec.interest('large:gone', now())").fetchall() == []

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from rec_pkg.terms import NAMES as TERMS
 from rec_pkg.tuning.examples import able_events, examples, split
 from rec_pkg.tuning.log import NONE, Horizon, Log, unit
 from rec_pkg.tuning.logit import Sample, fit
 from rec_pkg.tuning.search import CONTENT, Choice, Search, Task, ndcg, weights_of, with_fewer_terms
-from rec_pkg.terms import NAMES as TERMS
 from rec_pkg.tuning.terms import Shape, Terms
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pgvector.psycopg import register_vector
 
+from rec_pkg.terms import NAMES as TERMS
 from rec_pkg.tuning import Store
 from rec_pkg.tuning.counts import Trend
 from rec_pkg.tuning.log import NONE, Horizon, Log, unit
-from rec_pkg.terms import NAMES as TERMS
 from rec_pkg.tuning.terms import Shape, Terms
 
 if TYPE_CHECKING:
@@ -119,7 +119,8 @@ def nine_items(new_database: Callable[[], AbstractContextManager[str]]) -> Itera
                 [(item, vectors[n].tolist()) for n, item in enumerate(ITEMS) if item != BLANK],
             )
             cursor.executemany(
-                "insert into rec_internal.texts values (rec_internal.content_hash(%s), %s::real[]::halfvec)",
+                "insert into rec_internal.texts"
+                " values (rec_internal.content_hash(%s), %s::real[]::halfvec)",
                 [(text, vectors[8 + n].tolist()) for n, text in enumerate(TEXTS)],
             )
         db.execute("insert into rec.event_kinds values ('skip', -1, false, 1, 1)")
@@ -133,15 +134,20 @@ def write_log(db: Connection, ranking: Ranking, events: Sequence[Happening]) -> 
         " rec_internal.popularity, rec_internal.item_transitions"
     )
     db.execute(
-        "update rec.settings set transition_window = %s, latest_items = %s, transition_prior = %s,"
-        " popularity_half_life = %s, transition_half_life = %s, together_weight = 1,"
-        " session_weight = %s, session_half_life = %s",
+        "update rec.settings set transition_window = %s, popularity_half_life = %s,"
+        " transition_half_life = %s",
         [
             ranking.window,
-            ranking.latest_items,
-            ranking.prior,
             timedelta(days=ranking.trend_days),
             timedelta(days=ranking.transition_days),
+        ],
+    )
+    db.execute(
+        "update rec.rankers set latest_items = %s, transition_prior = %s, together_weight = 1,"
+        " session_weight = %s, session_half_life = %s",
+        [
+            ranking.latest_items,
+            ranking.prior,
             ranking.session_weight,
             timedelta(hours=ranking.session_hours),
         ],

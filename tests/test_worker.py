@@ -254,7 +254,8 @@ def error(db: Connection, encoder: Encoder, name: str) -> float:
         expected = Calibration.from_bytes(calibration, encoder.dims).apply(expected)
     rows = db.execute(
         "select embedding from rec.item_vectors where item_id = %s"
-        " union all select embedding from rec_internal.texts where text_hash = rec_internal.content_hash(%s)",
+        " union all select embedding from rec_internal.texts"
+        " where text_hash = rec_internal.content_hash(%s)",
         [name, text],
     ).fetchall()
     return float(np.abs(np.array([row[0].to_numpy() for row in rows]) - expected).max())

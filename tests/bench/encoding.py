@@ -51,7 +51,8 @@ ENTER: Final = """
     select 'user ' || n %% 50, t.text, 'wish' from unnest(%s::text[]) with ordinality t (text, n)
 """
 FORGET: Final = """
-    truncate rec.events, rec_internal.pending, rec_internal.texts, rec.user_interests, rec_internal.item_deltas
+    truncate rec.events, rec_internal.pending, rec_internal.texts, rec.user_interests,
+        rec_internal.item_deltas
 """
 
 

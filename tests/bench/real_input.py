@@ -68,8 +68,8 @@ def fold_again(db: psycopg.Connection[Any]) -> None:
     """Queue the whole log once more and fold it without the encoder."""
     db.execute("create temp table log as table rec.events")
     db.execute(
-        "truncate rec.events, rec.user_interests, rec_internal.item_deltas, rec_internal.popularity,"
-        " rec_internal.item_transitions"
+        "truncate rec.events, rec.user_interests, rec_internal.item_deltas,"
+        " rec_internal.popularity, rec_internal.item_transitions"
     )
     db.execute(
         "insert into rec.events (user_id, item_id, kind, text, value, dedupe_key, occurred_at)"
@@ -103,7 +103,8 @@ def check_replay(db: psycopg.Connection[Any], users: list[str]) -> None:
         one(
             db,
             "select max((u.interest <-> r.interest) / greatest(vector_norm(r.interest), 1e-9))"
-            " from rec.user_interests u join rec_internal.replay(%s) r using (horizon) where u.user_id = %s",
+            " from rec.user_interests u join rec_internal.replay(%s) r using (horizon)"
+            " where u.user_id = %s",
             user,
             user,
         )

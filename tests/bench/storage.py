@@ -53,14 +53,14 @@ STEPS: Final = {
 }
 # What each table has a row for.
 TABLES: Final = {
-    "items": "item",
-    "item_vectors": "item",
-    "popularity": "item",
-    "user_interests": "user",
-    "interest_bases": "base",
-    "events": "event",
-    "item_transitions": "pair",
-    "texts": "text",
+    "rec.items": "item",
+    "rec.item_vectors": "item",
+    "rec_internal.popularity": "item",
+    "rec.user_interests": "user",
+    "rec_internal.interest_bases": "base",
+    "rec.events": "event",
+    "rec_internal.item_transitions": "pair",
+    "rec_internal.texts": "text",
 }
 COUNTS: Final = {
     "item": "select count(*) from rec.items",
@@ -133,7 +133,7 @@ def weigh(db: Connection) -> list[Weight]:
     counts = {unit: shop.drain(db, query) for unit, query in COUNTS.items()}
     weights = []
     for table, unit in TABLES.items():
-        row = db.execute(SIZES, {"name": f"rec.{table}"}).fetchone()
+        row = db.execute(SIZES, {"name": table}).fetchone()
         assert row
         weights.append(Weight(table, unit, counts[unit], *row))
     return weights

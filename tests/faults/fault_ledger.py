@@ -24,7 +24,8 @@ COUNTS = """
     select 'popularity', p.item_id, '', p.log_mass, p.log_outgoing, p.log_incoming
     from rec_internal.popularity p
     union all
-    select 'transition', t.from_item, t.to_item, t.log_mass, null, null from rec_internal.item_transitions t
+    select 'transition', t.from_item, t.to_item, t.log_mass, null, null
+    from rec_internal.item_transitions t
 """
 
 

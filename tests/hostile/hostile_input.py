@@ -228,7 +228,8 @@ def contents(db: Connection) -> str:
     """Return a digest of every table of schema rec, whatever the order of rows."""
     tables = db.execute(
         "select c.oid::regclass::text from pg_class c where c.relkind in ('r', 'p')"
-        " and c.relnamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace) and not c.relispartition order by 1"
+        " and c.relnamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace)"
+        " and not c.relispartition order by 1"
     ).fetchall()
     parts = []
     for (table,) in tables:

@@ -43,6 +43,7 @@ WEIGHTS: Final = (
     *("content_weight", "latest_weight", "closest_weight", "transition_weight", "together_weight"),
     *("trend_weight", "newness_weight", "repeat_weight", "aversion_weight"),
 )
+RANKER: Final = "rec_internal.ranker('default')"
 READERS: Final = (
     "select t::text from rec.recommend('u', 5, p_as_of => %(as_of)s) t",
     "select t::text from rec.score('u', '{i1,i9,nowhere}', %(as_of)s) t",
@@ -73,7 +74,8 @@ select count(*) from rec_internal.popularity p
 where p.log_mass in ('NaN', 'infinity') or p.log_outgoing in ('NaN', 'infinity', '-infinity')
     or p.log_incoming in ('NaN', 'infinity', '-infinity')
 union all
-select count(*) from rec_internal.item_transitions t where t.log_mass in ('NaN', 'infinity', '-infinity')
+select count(*) from rec_internal.item_transitions t
+where t.log_mass in ('NaN', 'infinity', '-infinity')
 """
 
 
@@ -244,14 +246,14 @@ def test_a_click_now_is_the_latest_though_a_clock_was_years_ahead(db: Connection
         assert answer(db, "select (rec.latest_items('u', 2))[1]") == ["i8"]
         db.execute("update rec.rankers set topic_events = 2")  # this like and this dislike
         for source in (
-            "(select embedding from rec_internal.latest_shares('u', rec_internal.ranker('default')) limit 1)",
+            f"(select embedding from rec_internal.latest_shares('u', {RANKER}) limit 1)",
             "(select centre from rec.topics('u'))",
         ):
             near = f"select v.item_id from rec.item_vectors v order by v.embedding <=> {source}"
             assert answer(db, f"{near}::halfvec, v.item_id limit 1") == ["i8"], source
         disliked = (
-            "select max(strength) from rec_internal.dislikes('u', rec_internal.ranker('default')) d join rec.item_vectors v"
-            " on v.item_id = 'i9' and v.embedding <=> d.embedding::halfvec < 1e-3"
+            f"select max(strength) from rec_internal.dislikes('u', {RANKER}) d"
+            " join rec.item_vectors v on v.item_id = 'i9' and v.embedding <=> d.embedding::halfvec < 1e-3"
         )
         assert answer(db, disliked) == ["1.0"]
         then = "select (rec.latest_items('u', 2, now() - interval '30 minutes'))[1]"
