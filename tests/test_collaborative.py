@@ -284,14 +284,16 @@ def test_companions_pass_the_filters(db: Connection) -> None:
 def test_companions_are_candidates_only_if_they_have_a_weight(db: Connection) -> None:
     log(db, [Choice("bob", 0, 20, "click"), Choice("bob", 1, 10, "click")])
     log(db, [Choice("ann", 1, 5, "click")])
-    candidates = (
+    candidates = (  # of a profile without any direction, which would find all the items
         "select c.item_id, c.path from rec_internal.ranker('default') r"
         " cross join rec_internal.profile_of('ann', r) u"
-        " cross join rec_internal.candidates(u, r, 1, null, '{}', '{i1}') c"
-        " where c.path <> 'hnsw' and c.path <> 'exact'"
+        " cross join jsonb_populate_record(null::rec_internal.profile, jsonb_build_object("
+        "'next_items', u.next_items, 'companions', u.companions)) v"
+        " cross join rec_internal.candidates(v, r, 1, null, '{}', '{i1}') c"
     )
-    assert db.execute(candidates).fetchall() == [("i0", "companion")]
     with db.transaction(force_rollback=True):
+        db.execute("update rec.rankers set candidates = 1")
+        assert db.execute(candidates).fetchall() == [("i0", "companion")]
         db.execute("update rec.rankers set together_weight = 0")
         assert db.execute(candidates).fetchall() == [("i0", "trend")]
 

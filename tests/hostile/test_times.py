@@ -253,7 +253,8 @@ def test_a_click_now_is_the_latest_though_a_clock_was_years_ahead(db: Connection
             assert answer(db, f"{near}::halfvec, v.item_id limit 1") == ["i8"], source
         disliked = (
             f"select max(strength) from rec_internal.dislikes('u', {RANKER}) d"
-            " join rec.item_vectors v on v.item_id = 'i9' and v.embedding <=> d.embedding::halfvec < 1e-3"
+            " join rec.item_vectors v on v.item_id = 'i9'"
+            " and v.embedding <=> d.embedding::halfvec < 1e-3"
         )
         assert answer(db, disliked) == ["1.0"]
         then = "select (rec.latest_items('u', 2, now() - interval '30 minutes'))[1]"
