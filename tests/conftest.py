@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
+    from sqlalchemy.engine import Engine
+
     from rec_pkg.encoder import Encoder
 
 # A shell that starts us in the background has SIGINT ignored, and our children inherit that.
@@ -119,6 +121,14 @@ def db(database_url: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
     with psycopg.connect(database_url, autocommit=True) as connection:
         register_vector(connection)
         yield connection
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    """A SQLAlchemy engine on the fresh migrated database."""
+    engine = create_engine(make_url(database_url).set(drivername=DRIVER))
+    yield engine
+    engine.dispose()
 
 
 @pytest.fixture(scope="session")

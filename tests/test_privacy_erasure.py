@@ -373,9 +373,10 @@ def test_a_role_that_may_not_vacuum_is_told_so(open_town: Callable[[], Connectio
     role = f"visitor_{town.info.dbname}"
     town.execute(f"create role {role}")
     try:
-        town.execute(f"grant usage on schema rec to {role}")
-        town.execute(f"grant select on all tables in schema rec to {role}")
-        town.execute(f"grant execute on all functions in schema rec to {role}")
+        both = "schema rec, rec_internal"
+        town.execute(f"grant usage on {both} to {role}")
+        town.execute(f"grant select on all tables in {both} to {role}")
+        town.execute(f"grant execute on all functions in {both} to {role}")
         town.execute(f"grant pg_read_all_stats to {role}")
         town.execute(f"set role {role}")
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="may not vacuum"):

@@ -160,7 +160,7 @@ def test_old_months_go_with_their_partition_and_interests_stay(shop: Connection)
     latest = first_of_month(90)  # the same, unless a month has just ended
     *months, last = done
     assert months
-    assert all(month.startswith("events_2") for month in months)
+    assert all(month.startswith("rec_internal.events_2") for month in months)
     assert last == "counts"
     kept = log(shop).keys()
     assert kept <= {event for event, at in events_before.items() if at >= earliest}

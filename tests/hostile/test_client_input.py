@@ -55,6 +55,8 @@ MOMENTS: Final = st.one_of(
 LIKELY: Final[dict[str, SearchStrategy[Any]]] = {
     "user_id": st.sampled_from(USERS),
     "item_id": st.sampled_from(ITEMS),
+    "item_ids": st.lists(st.sampled_from(ITEMS) | beyond_text, max_size=3),
+    "ranker": st.sampled_from(["default", "nobody's"]),
     "kind": st.sampled_from(["click", "rating"]),
     "text": beyond_text,
     "value": st.floats(),
