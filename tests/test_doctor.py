@@ -73,7 +73,7 @@ BROKEN = [
     ("horizons and kinds", "update rec.horizons set weight = 0"),
     ("horizons and kinds", "delete from rec.event_kinds where weight > 0"),
     (
-        "weights",
+        "weights of ranker default",
         (
             "update rec.rankers set content_weight = 0, latest_weight = 0, closest_weight = 0,"
             " transition_weight = 0, trend_weight = 0"

@@ -64,7 +64,6 @@ STILL_UNTOLD: Final = {
     "daily_counts",
     "explain_list",
     "health",
-    "inal",
     "item_counts",
     "latest_items",
     "make_partitions",
