@@ -1,0 +1,145 @@
+"""A dump and its restoration by the server's own programs: the same lists, the same schema."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
+
+import psycopg
+import pytest
+from sqlalchemy import create_engine, make_url
+
+from rec_pkg import schema
+from rec_pkg.errors import SchemaMissing, SchemaTorn
+from tests.support.programs import dump, run_program
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from sqlalchemy.engine import Engine
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+NOW: Final = "2026-06-01 12:00:00+00"
+LISTS: Final = (
+    f"select rank, item_id, score, path from rec.recommend(%s, 8, p_as_of => '{NOW}')",
+    f"select * from rec.explain(%s, 'i3', '{NOW}') order by 2 desc, 3",
+    f"select horizon, interest::real[], mass, weight from rec.interest(%s, '{NOW}') order by 1",
+)
+
+
+@pytest.fixture
+def shop(db: Connection) -> Connection:
+    """Items, folded, queued and parked events, counts, a ranker, a setting and an erasure."""
+    db.execute(
+        "insert into rec.items (item_id, title) select 'i' || n, n from generate_series(0, 9) n"
+    )
+    db.execute(
+        "insert into rec.item_vectors select item_id, array_prepend("
+        " title::integer, array_fill(1, array[383]))::vector::halfvec from rec.items"
+    )
+    db.execute(
+        "insert into rec.events (user_id, item_id, occurred_at)"
+        " select 'u' || n % 3, 'i' || n % 7, timestamptz '2026-05-01' + n * interval '7 hours'"
+        " from generate_series(1, 30) n"
+    )
+    db.execute("select rec.track('u0', 'nowhere')")
+    db.execute("select rec.apply_pending()")
+    db.execute("select rec.merge_deltas()")
+    db.execute("select rec.track('u1', 'i8')")
+    db.execute("insert into rec.rankers (ranker, trend_weight) values ('other', 0.75)")
+    db.execute("update rec.settings set events_kept = '900 days'")
+    db.execute("select rec.forget_user('u2')")
+    return db
+
+
+def without_parentheses(text: str) -> str:
+    """Return a dump without those that the server adds to or drops from a chain of OR."""
+    return re.sub("[()]", "", text)
+
+
+@contextmanager
+def empty_database(server: str) -> Iterator[str]:
+    name = f"pgrec_test_restored_{uuid4().hex[:8]}"
+    with psycopg.connect(server, autocommit=True) as admin:
+        admin.execute(f"create database {name} template template0")
+        try:
+            yield make_url(server).set(database=name).render_as_string(hide_password=False)
+        finally:
+            admin.execute(f"drop database {name} with (force)")
+
+
+@contextmanager
+def engine_of(url: str) -> Iterator[Engine]:
+    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"))
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def answers(db: Connection) -> list[Any]:
+    """What users get, and what an operator set."""
+    lists = [db.execute(call, [user]).fetchall() for call in LISTS for user in ("u0", "u1", "new")]
+    others = ("table rec.rankers", "table rec.settings", "select error from rec.parked")
+    return flat([*lists, *(db.execute(query).fetchall() for query in others)])
+
+
+def flat(value: object) -> list[Any]:
+    if isinstance(value, list | tuple):
+        return [leaf for part in value for leaf in flat(part)]
+    return [value]
+
+
+@pytest.mark.parametrize("form", ["custom", "plain"])
+@pytest.mark.parametrize("part", ["all", "rec*"])
+def test_a_restored_database_is_that_which_was_dumped(
+    shop: Connection, database_url: str, server: str, tmp_path: Path, part: str, form: str
+) -> None:
+    file = str(tmp_path / "dump")
+    chosen = [] if part == "all" else ["-n", part]
+    run_program("pg_dump", "--format", form, *chosen, "--file", file, database_url)
+    with empty_database(server) as url:
+        if part != "all":
+            with psycopg.connect(url) as restored:
+                restored.execute("create extension vector")
+        if form == "custom":
+            run_program("pg_restore", "--exit-on-error", "--dbname", url, file)
+        else:
+            run_program("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", file, url)
+        with engine_of(url) as engine, engine.connect() as connection:
+            schema.check(connection)
+        with psycopg.connect(url, autocommit=True) as restored:
+            for found, expected in zip(answers(restored), answers(shop), strict=True):
+                is_number = isinstance(expected, float)
+                assert found == (pytest.approx(expected, abs=1e-5) if is_number else expected)
+            assert without_parentheses(dump(url)) == without_parentheses(dump(database_url))
+            event = restored.execute("select rec.track('u0', 'i9')").fetchone()
+            taken = shop.execute("select max(event_id) from rec.events").fetchone()
+            assert event
+            assert taken
+            assert event[0] > taken[0], "ids go on where they were"
+            assert restored.execute("select rec.apply_pending()").fetchone() == (2,)
+        with engine_of(url) as engine:
+            schema.migrate(engine)
+
+
+@pytest.mark.parametrize(("lost", "told"), [("rec", "rec is"), ("rec_internal", "rec_internal is")])
+def test_one_schema_without_the_other_is_noticed_and_what_to_do_is_said(
+    db: Connection, engine: Engine, lost: str, told: str
+) -> None:
+    db.execute(f"drop schema {lost} cascade")
+    with pytest.raises(SchemaTorn, match=f"restore both, or drop the other.*{told} missing"):
+        schema.migrate(engine)
+    with engine.connect() as connection, pytest.raises(SchemaTorn):
+        schema.check(connection)
+    other = {"rec": "rec_internal", "rec_internal": "rec"}[lost]
+    db.execute(f"drop schema {other} cascade")
+    with engine.connect() as connection, pytest.raises(SchemaMissing):
+        schema.check(connection)
+    schema.migrate(engine)
+    with engine.connect() as connection:
+        schema.check(connection)
