@@ -64,7 +64,10 @@ RELATIONS: Final = {
         },
         "rec_internal": {
             # vectors and counts
-            "encoders": {"app": "select", "worker": "select, insert, update(active)"},
+            "encoders": {
+                "app": "select(active, base, created_at, dims, fingerprint, name, record)",
+                "worker": "select, insert, update(active)",
+            },
             "texts": {"app": "select", "worker": "select, insert"},
             "popularity": {"app": "select", "worker": "select, insert, update, delete"},
             "item_transitions": {"app": "select", "worker": "select, insert, update, delete"},
@@ -136,7 +139,7 @@ FUNCTIONS: Final = {
             is_due is_waiting is_parked queue_state
         """,
         "everybody": """
-            item_hash finding health_server health_rights health_settings health_vectors
+            item_hash spoken_attributes finding health_server health_rights health_settings health_vectors
             health_plan health_log health_queue health_tables
         """,
         "owner": """
