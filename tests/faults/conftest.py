@@ -5,17 +5,16 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from fault_tally import Faults, Tally
-from fault_world import World, free_port, run_program
 
 from rec_pkg.errors import EmbeddedServerMissing
+from tests.support.faults.tally import Faults, Tally
+from tests.support.faults.world import World, free_port, run_program
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from fault_world import Connection
-
     from rec_pkg.database.embedded import EmbeddedServer
+    from tests.support.faults.world import Connection
 
 
 TALLY = pytest.StashKey[Tally]()

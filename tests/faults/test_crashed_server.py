@@ -7,14 +7,15 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from fault_workers import wait_until, worker
-from fault_writers import Writers
+
+from tests.support.faults.workers import wait_until, worker
+from tests.support.faults.writers import Writers
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fault_tally import Faults
-    from fault_world import World
+    from tests.support.faults.tally import Faults
+    from tests.support.faults.world import World
 
 CRASHES = 10
 

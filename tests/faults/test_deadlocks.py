@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from fault_workers import worker
+
+from tests.support.faults.workers import worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from fault_tally import Faults
-    from fault_world import Connection, World
+    from tests.support.faults.tally import Faults
+    from tests.support.faults.world import Connection, World
 
 USERS = [f"user {number}" for number in range(6)]
 INSERT = "insert into rec.events (user_id, item_id, text, dedupe_key) values (%s, %s, %s, %s)"

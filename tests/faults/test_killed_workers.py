@@ -8,15 +8,16 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
-from fault_workers import Worker, wait_until, worker
-from fault_writers import Writers
+
+from tests.support.faults.workers import Worker, wait_until, worker
+from tests.support.faults.writers import Writers
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fault_tally import Faults
-    from fault_workers import Which
-    from fault_world import Connection, World
+    from tests.support.faults.tally import Faults
+    from tests.support.faults.workers import Which
+    from tests.support.faults.world import Connection, World
 
 
 @pytest.mark.timeout(1200)

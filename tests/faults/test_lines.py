@@ -7,16 +7,17 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from fault_proxy import Proxy
-from fault_workers import drained, sleeping, wait_until, worker
-from fault_writers import Writers
+
+from tests.support.faults.proxy import Proxy
+from tests.support.faults.workers import drained, sleeping, wait_until, worker
+from tests.support.faults.writers import Writers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fault_tally import Faults
-    from fault_world import Connection, World
+    from tests.support.faults.tally import Faults
+    from tests.support.faults.world import Connection, World
 
 SILENCE_S = 1.0
 IMPATIENT = {"PGREC_SILENCE_SECONDS": str(SILENCE_S), "PGREC_POLL_SECONDS": "1"}

@@ -9,13 +9,14 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from fault_workers import wait_until, worker
+
+from tests.support.faults.workers import wait_until, worker
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fault_tally import Faults
-    from fault_world import Connection, World
+    from tests.support.faults.tally import Faults
+    from tests.support.faults.world import Connection, World
 
 REFUSE_ITEM_9 = """
     create function public.refuse() returns trigger language plpgsql

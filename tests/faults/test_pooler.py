@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from fault_workers import wait_until, worker
-from fault_world import PASSWORD, account, free_port
 from pydantic import SecretStr
 from sqlalchemy import create_engine
 
@@ -20,13 +18,15 @@ from rec_pkg import Client, loading, schema
 from rec_pkg import database as databases
 from rec_pkg.operations.doctor import examine
 from rec_pkg.settings import Settings
+from tests.support.faults.workers import wait_until, worker
+from tests.support.faults.world import PASSWORD, account, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fault_tally import Faults
-    from fault_world import Connection, World
+    from tests.support.faults.tally import Faults
+    from tests.support.faults.world import Connection, World
 
 PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
 CONFIGURATION = """

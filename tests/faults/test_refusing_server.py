@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from fault_workers import drained, sleeping, wait_until, worker
 
 from rec_pkg import Client
+from tests.support.faults.workers import drained, sleeping, wait_until, worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fault_tally import Faults
-    from fault_world import Connection, World
-
     from rec_pkg.database.embedded import EmbeddedServer
+    from tests.support.faults.tally import Faults
+    from tests.support.faults.world import Connection, World
 
 WATCHED_S = 3.0
 LONG_S = 1.0  # of a pause between two tries; the first are far shorter

@@ -7,22 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from fault_proxy import Proxy
-from fault_workers import drained, sleeping, wait_until, worker
-from fault_world import PASSWORD
-from fault_writers import USERS, Stream, Writers
 from psycopg.conninfo import make_conninfo
 
 from rec_pkg import Client
+from tests.support.faults.proxy import Proxy
+from tests.support.faults.workers import drained, sleeping, wait_until, worker
+from tests.support.faults.world import PASSWORD
+from tests.support.faults.writers import USERS, Stream, Writers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fault_tally import Faults
-    from fault_world import Connection, World
-
     from rec_pkg.database.embedded import EmbeddedServer
+    from tests.support.faults.tally import Faults
+    from tests.support.faults.world import Connection, World
 
 CLICKS = 20
 ENOUGH = 100

@@ -12,21 +12,21 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fault_workers import drained, sleeping, wait_until, worker
-from fault_world import ITEMS
-from quick_worker import Quick
 
 from pgrec_worker.loop import MOST_RESTS, Loop
 from pgrec_worker.metrics import Metrics
 from pgrec_worker.store import Store
 from rec_pkg.settings import Settings
+from tests.support.faults.quick_worker import Quick
+from tests.support.faults.workers import drained, sleeping, wait_until, worker
+from tests.support.faults.world import ITEMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from fault_tally import Faults
-    from fault_world import Connection, World
+    from tests.support.faults.tally import Faults
+    from tests.support.faults.world import Connection, World
 
 FOREVER = {"PGREC_POLL_SECONDS": "600", "REST_S": "0.001"}
 HEALED_BY_POLL_S = 30.0

@@ -10,18 +10,19 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-from hostile_input import ITEMS, USERS, beyond_text, contents, hold, world
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
 from rec_pkg import Client, queries
 from rec_pkg.errors import BadInput, RecError
+from tests.support.hostile_input import ITEMS, USERS, beyond_text, contents, hold, world
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from hostile_input import Connection
     from hypothesis.strategies import SearchStrategy
+
+    from tests.support.hostile_input import Connection
 
 CIRCLE: Final[dict[str, Any]] = {}
 CIRCLE["again"] = CIRCLE

@@ -7,20 +7,30 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import typer
-from hostile_input import ITEMS, ODD_JSON, ODD_TIMES, USERS, beyond_text, contents, hold, world
 from hypothesis import strategies as st
 from sqlalchemy import URL
 from typer.testing import CliRunner
 
 from rec_pkg.cli import app
 from rec_pkg.database import LIBPQ_VARIABLES
+from tests.support.hostile_input import (
+    ITEMS,
+    ODD_JSON,
+    ODD_TIMES,
+    USERS,
+    beyond_text,
+    contents,
+    hold,
+    world,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hostile_input import Connection
     from hypothesis.strategies import SearchStrategy
     from typer.testing import Result
+
+    from tests.support.hostile_input import Connection
 
 LEFT_OUT: Final = {
     "demo": "takes no arguments",

@@ -7,7 +7,6 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from hostile_input import ODD_JSON, ODD_NUMBERS, contents, hold, world
 from hypothesis import strategies as st
 from sqlalchemy import URL
 from typer.testing import CliRunner
@@ -18,13 +17,15 @@ from rec_pkg.encoder.records import E5_SMALL, EncoderRecord, load_record
 from rec_pkg.errors import BadInput
 from rec_pkg.evaluation.data import read_dataset
 from rec_pkg.evaluation.protocols import make_plan
+from tests.support.hostile_input import ODD_JSON, ODD_NUMBERS, contents, hold, world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from hostile_input import Connection
     from typer.testing import Result
+
+    from tests.support.hostile_input import Connection
 
 BOM: Final = b"\xef\xbb\xbf"
 GOOD: Final = b"user_id,item_id,title\nu0,i1,ok\n"

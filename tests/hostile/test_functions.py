@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import pytest
-from hostile_input import LITERALS, NOT_A_NUMBER, answer, contents, hold, world
 from hypothesis import strategies as st
+
+from tests.support.hostile_input import LITERALS, NOT_A_NUMBER, answer, contents, hold, world
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from hostile_input import Connection, Literal
     from hypothesis.strategies import SearchStrategy
+
+    from tests.support.hostile_input import Connection, Literal
 
 STEP_OF_A_SWAP: Final = "a step of a calibration, in its order and by the owner; test_calibrate.py"
 STEP_OF_A_LOAD: Final = "a step of a load, reads a table of the session; test_files.py"

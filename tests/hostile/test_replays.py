@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Final
 
 import psycopg
 import pytest
-from hostile_input import world
 
 from rec_pkg.loading import load_events
+from tests.support.hostile_input import world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from hostile_input import Connection
+    from tests.support.hostile_input import Connection
 
 SENT: Final = (
     "insert into rec.events (user_id, item_id, dedupe_key, occurred_at)"

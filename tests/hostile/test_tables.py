@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 import psycopg
 import pytest
-from hostile_input import (
+from hypothesis import strategies as st
+
+from tests.support.hostile_input import (
     LITERALS,
     MEGABYTE,
     NOT_A_NUMBER,
@@ -21,13 +23,13 @@ from hostile_input import (
     times,
     world,
 )
-from hypothesis import strategies as st
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from hostile_input import Connection, Literal
     from hypothesis.strategies import SearchStrategy
+
+    from tests.support.hostile_input import Connection, Literal
 
 WRONG: Final = st.sampled_from(["soon", "{", "[1, 2", "'", "maybe", "1e999", "2026-02-30"])
 COLUMNS: Final[Mapping[str, Mapping[str, SearchStrategy[Literal]]]] = {

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Final
 
 import psycopg
 import pytest
-from hostile_input import answer, hold, world
 from hypothesis import strategies as st
+
+from tests.support.hostile_input import answer, hold, world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hostile_input import Connection
+    from tests.support.hostile_input import Connection
 
 pytestmark = pytest.mark.clock
 

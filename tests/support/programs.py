@@ -20,8 +20,9 @@ def program(name: str) -> Path:
 
 def run_program(name: str, *arguments: str) -> str:
     """Return what a program of Postgres prints; an exit status other than 0 is an error."""
-    call = [program(name), *arguments]
-    return subprocess.run(call, capture_output=True, text=True, check=True).stdout
+    call = [str(program(name)), *arguments]
+    done = subprocess.run(call, capture_output=True, text=True, check=True)
+    return str(done.stdout)
 
 
 def dump(url: str) -> str:

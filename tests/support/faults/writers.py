@@ -8,7 +8,8 @@ import time
 from typing import TYPE_CHECKING, Final, Self
 
 import psycopg
-from fault_world import ITEMS
+
+from tests.support.faults.world import ITEMS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -190,7 +190,7 @@ def test_two_processes_may_fetch_at_once(tmp_path: Path) -> None:
         "print(fetch(load_record(sys.argv[1]), Path(sys.argv[2])).folder)"
     )
     command = [sys.executable, "-c", program, str(record), str(tmp_path / "cache")]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     processes = [
         subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True)
         for _ in range(2)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from fault_world import Connection
+    from tests.support.faults.world import Connection
 
 Which = Literal["real", "quick"]
 QUICK: Final = Path(__file__).with_name("quick_worker.py")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rec_pkg.encoder import Encoder
 
-ROOT: Final = Path(__file__).resolve().parents[1]
+ROOT: Final = Path(__file__).resolve().parents[2]
 VERSION: Final = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 ABOUT: Final = f"pgrec-{VERSION}.dist-info"
 OURS_ALONE: Final = re.compile(r"(^|/)(tests?|test_[^/]*|conftest\.py|__pycache__)(/|$)")

@@ -139,8 +139,8 @@ FUNCTIONS: Final = {
             is_due is_waiting is_parked queue_state
         """,
         "everybody": """
-            item_hash spoken_attributes finding health_server health_rights health_settings health_vectors
-            health_plan health_log health_queue health_tables
+            item_hash spoken_attributes finding health_server health_rights health_settings
+            health_vectors health_plan health_log health_queue health_tables
         """,
         "owner": """
             enqueue refuse_parking admit admit_some refuse_rewrite keep_unread unqueue erasing

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-ROOT: Final = Path(__file__).resolve().parents[1]
+ROOT: Final = Path(__file__).resolve().parents[2]
 PINNED: Final = re.compile(r"[\w./-]+:v?\d+\.\d+\.\d+[\w.-]*")
 SECRET: Final = re.compile(r"PASS|SECRET|TOKEN|_KEY", re.IGNORECASE)
 WITHOUT_DEFAULT: Final = re.compile(r"\$\{\w+:\?[^}]+\}")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from fault_ledger import judge
-from fault_workers import drained, wait_until
+from tests.support.faults.ledger import judge
+from tests.support.faults.workers import drained, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from fault_world import Connection
+    from tests.support.faults.world import Connection
 
 
 @dataclass

@@ -28,7 +28,7 @@ SIZES: Final = {"large": 2360, "middle": 600, "hundredth": 30, "ten": 10}
 USERS: Final = 6
 BEGAN: Final = datetime.now(UTC)  # one moment for all databases, whichever day each is filled on
 LATER: Final = f"'{(BEGAN + timedelta(days=1000)).isoformat()}'"
-RECIPE: Final = Path(__file__).resolve().parents[1] / "docs" / "tenants.md"
+RECIPE: Final = Path(__file__).resolve().parents[2] / "docs" / "tenants.md"
 
 
 def recipe() -> str:

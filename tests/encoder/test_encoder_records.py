@@ -300,7 +300,7 @@ def test_what_was_fetched_is_opened_without_transformers(tiny: Path, tmp_path: P
         "print('transformers' in sys.modules)"
     )
     command = [sys.executable, "-c", code, str(record), str(tmp_path)]
-    root = str(Path(__file__).parent.parent)
+    root = str(Path(__file__).parents[2])
     printed = subprocess.check_output(command, env={**os.environ, "PYTHONPATH": root}, text=True)
     assert printed == "False\n"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from fault_world import Connection
+    from tests.support.faults.world import Connection
 
 KEYS = "select dedupe_key, count(*) from rec.events where dedupe_key is not null group by 1"
 # Stored sums beside those of a replay, over the whole mass: what one event is off on average.
