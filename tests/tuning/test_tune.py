@@ -143,7 +143,7 @@ def tunable(db: Connection) -> dict[str, Any]:
 
 
 def record(db: Connection, after: dict[str, Any], *, adopt: bool = True) -> int:
-    return Store(db).record(after, {}, adopt=adopt)
+    return Store(db).record("default", after, {}, adopt=adopt)
 
 
 def share_of_next_items(db: Connection) -> float:
