@@ -44,7 +44,8 @@ def test_an_item_that_cannot_be_read_is_refused_alone_with_the_reason(
     del encoder  # its files are there
     for name, attributes in ODD.items():
         db.execute(
-            f"insert into rec.items (item_id, title, attributes) values (%s, 'A thing', {attributes})",
+            "insert into rec.items (item_id, title, attributes)"
+            f" values (%s, 'A thing', {attributes})",
             [name],
         )
     db.execute(
@@ -55,9 +56,8 @@ def test_an_item_that_cannot_be_read_is_refused_alone_with_the_reason(
     work(database_url)
     left = db.execute("select count(*) from rec.items where stale").fetchone()
     assert left == (0,), "nothing is tried again and again"
-    refused = dict(
-        db.execute("select item_id, encode_error from rec.items where encode_error is not null")
-    )
+    errors = "select item_id, encode_error from rec.items where encode_error is not null"
+    refused: dict[str, str] = dict(db.execute(errors).fetchall())
     assert set(refused) == {"digits", "nested"}
     assert "digits" in refused["digits"]
     encoded = db.execute("select count(*) from rec.item_vectors").fetchone()

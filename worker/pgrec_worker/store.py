@@ -94,7 +94,7 @@ class Store:
     @classmethod
     @asynccontextmanager
     async def connect(cls, conninfo: str, patience_s: float = PATIENCE_S) -> AsyncIterator[Self]:
-        """Open the connections, and close them at the end; see `open_lines` for when they are cut."""
+        """Open the connections, and close them at the end; `open_lines` says when they are cut."""
         async with open_lines(conninfo, patience_s) as lines:
             yield cls(lines)
 
