@@ -1,9 +1,10 @@
--- Items and texts that wait for a vector: how a worker claims them and stores what it encoded.
+-- Items and texts that wait for a vector: how a worker claims them and stores what it encoded. A claim is an
+-- advisory lock of the session, so that no transaction is open while vectors are computed, the application can
+-- go on updating items, and a crash leaves nothing claimed.
 
 -- Up to p_limit new and changed items that have no vector of their present content, claimed by this session
--- until the end of the transaction. title and body are cut to what an encoder reads at most: 4,800 and 1,600
--- characters. The claims are advisory locks, so that the application can go on updating the items.
--- Attributes are the JSON text of those that an encoder reads, to be decoded item by item: a number may have
+-- until it calls release_claims(). title and body are cut to what an encoder reads at most: 4,800 and 1,600
+-- characters. Attributes are the JSON text of those that an encoder reads, to be decoded item by item: a number may have
 -- more digits than a decoder takes.
 create or replace function rec_internal.claim_items(p_limit integer)
 returns table (
@@ -15,12 +16,12 @@ as $$
         rec_internal.spoken_attributes(i.attributes)::text, i.tags, i.content_hash
     from rec.items i
     where i.stale
-        and pg_try_advisory_xact_lock(rec_internal.item_lock(i.item_id))
+        and pg_try_advisory_lock(rec_internal.item_lock(i.item_id))
     limit p_limit;
 $$;
 
 -- Up to p_limit texts of queued events that have no vector yet, each with one of its events, claimed by this
--- session until the end of the transaction. The events may be due or postponed; an event that was postponed
+-- session until it calls release_claims(). The events may be due or postponed; an event that was postponed
 -- because this vector is missing need not become due first.
 create or replace function rec_internal.claim_texts(p_limit integer)
 returns table (text_hash bytea, text text, user_id text, event_id bigint)
@@ -40,9 +41,15 @@ as $$
             and not exists (select from rec_internal.texts t where t.text_hash = e.text_hash)
         order by e.text_hash
     ) w
-    where pg_try_advisory_xact_lock(rec_internal.text_lock(w.text_hash))
+    where pg_try_advisory_lock(rec_internal.text_lock(w.text_hash))
     limit p_limit;
 $$;
+
+-- Release everything that this session has claimed.
+create or replace function rec_internal.release_claims()
+returns void language sql volatile
+set search_path from current
+as $$ select pg_advisory_unlock_all(); $$;
 
 -- Store the vectors of items, and return how many items now have one; an item that was deleted meanwhile has
 -- none. Parked events on these items go back into the queue. It is an error if p_fingerprint is not that of

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import psycopg
 import structlog
 
-from pgrec_worker.encoding import Encoding
+from pgrec_worker.claiming import Claims
 from pgrec_worker.failures import blames_the_server, is_passing
 from pgrec_worker.resting import Resting
-from pgrec_worker.space import Space
 from pgrec_worker.upkeep import Upkeep
 from rec_pkg import schema
 from rec_pkg.errors import Pooled, SchemaMismatch, SchemaMissing
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from pgrec_worker.metrics import Metrics
-    from pgrec_worker.store import Store, WaitingItem, WaitingText
+    from pgrec_worker.store import Store
     from rec_pkg.encoder import Encoder
     from rec_pkg.settings import Settings
 
 REST_S: Final = 0.1
 FEW: Final = 250  # events; fewer than are folded in the time of a rest
-SETTLING_S: Final = 0.2
-MOST_ROUNDS: Final = 16  # of encoding texts before events are folded
 MOST_RESTS: Final = 30  # before upkeep gets its turn, under a load that never ends
 HEARING_S: Final = 5.0
 
@@ -61,11 +55,9 @@ class Loop:
         self._settings = settings
         self._metrics = metrics
         self._stopping = stopping
-        self._encoding = Encoding(encoder, metrics)
-        self._space = Space(encoder.fingerprint)
+        self._claims = Claims(store, encoder, metrics, settings.encode_batch, stopping)
         self._upkeep = Upkeep(store, metrics)
-        self._resting = Resting(store, self, settings.poll_seconds, stopping)
-        self._new_vectors = False  # since events that wait for a vector were last retried
+        self._resting = Resting(store, self._claims, settings.poll_seconds, stopping)
         self.drained = False
         """Whether the queue was empty at least once, which shows that the server is well."""
 
@@ -88,7 +80,7 @@ class Loop:
         if not await self._store.hears(HEARING_S):
             raise Pooled
         await self._store.register_encoder(self._encoder)
-        await self._find_space()
+        await self._claims.find_space()
 
     async def run(self, *, once: bool = False) -> None:
         """Drain and sleep in turn until told to stop; with `once`, until the queue is empty."""
@@ -101,7 +93,7 @@ class Loop:
                 self._metrics.observe(queue)
                 await self._upkeep.hasten(queue)
                 if not once:
-                    await self._resting.sleep()
+                    await self._resting.sleep(self._round)
                 elif queue.pending == 0:
                     await self._upkeep.finish()
                     return
@@ -120,7 +112,7 @@ class Loop:
         """
         rounds = rests = 0
         while not self._stopping.is_set():
-            done = await self.round()
+            done = await self._round()
             if not any(done):
                 break
             rounds += 1
@@ -132,33 +124,19 @@ class Loop:
             if rests == MOST_RESTS:
                 break
 
-    async def round(self) -> Done:
+    async def _round(self) -> Done:
         """Do one share of each kind of waiting work."""
-        texts = await self.encode_all_texts()
+        texts = await self._claims.encode_all_texts()
         folding = asyncio.ensure_future(self._fold_and_merge())
         try:
             meanwhile, heard = await self._resting.encode_until(folding)
         finally:
             folded, merged = await folding
-        items = await self._encode_items()
-        if self._new_vectors and items < self._settings.encode_batch:
-            self._new_vectors = False
+        items = await self._claims.encode_items()
+        if self._claims.new_vectors and items < self._settings.encode_batch:
+            self._claims.new_vectors = False
             await self._store.hasten()
         return Done(texts + meanwhile, heard, folded, merged, items)
-
-    async def encode_all_texts(self) -> int:
-        """Encode texts as long as new ones arrive, up to a limit of rounds."""
-        encoded = 0
-        for _ in range(MOST_ROUNDS):
-            texts = await self.encode_texts()
-            encoded += texts
-            if not texts or self._stopping.is_set():
-                break
-        return encoded
-
-    async def encode_texts(self) -> int:
-        """Encode a batch of waiting texts and return its size."""
-        return await self._in_the_active_space(self._encode_claimed_texts)
 
     async def _fold_and_merge(self) -> tuple[int, int]:
         return await self._fold(), await self._merge()
@@ -213,80 +191,3 @@ class Loop:
             if not is_passing(error):
                 await self._store.park(user_id, event_id, str(error))
         return False
-
-    async def _encode_items(self) -> int:
-        return await self._in_the_active_space(self._encode_claimed_items)
-
-    async def _in_the_active_space(self, encode: Callable[[], Awaitable[int]]) -> int:
-        """Encode and store; roll back and postpone what is refused since the vectors moved."""
-        before = self._space
-        try:
-            encoded = await encode()
-        except psycopg.errors.LockNotAvailable:
-            await self._until_settled()
-            await self._find_space()
-        except psycopg.errors.ObjectNotInPrerequisiteState:
-            await self._find_space()
-            if self._space == before:
-                raise
-        else:
-            self._new_vectors |= encoded > 0
-            return encoded
-        return 1
-
-    async def _until_settled(self) -> None:
-        log.info("vectors are being moved to another space, waiting")
-        while not self._stopping.is_set() and not await self._store.settled():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(SETTLING_S):
-                    await self._stopping.wait()
-
-    async def _find_space(self) -> None:
-        """
-        Find the space of the stored vectors.
-
-        Raises:
-            EncoderMismatch: if they are those of another encoder.
-        """
-        before = self._space
-        self._space = Space.of(await self._store.active_encoder(), self._encoder.fingerprint)
-        if self._space != before:
-            log.info(
-                "vectors are stored in another space", fingerprint=self._space.fingerprint[:12]
-            )
-
-    async def _encode_claimed_texts(self) -> int:
-        async with self._store.transaction():
-            texts = await self._store.claim_texts(self._settings.encode_batch)
-            if not texts:
-                return 0
-            encoded = await self._encoding.texts(texts, self._space)
-            stored = [texts[place] for place in encoded.places]
-            await self._store.store_texts(self._space.fingerprint, stored, encoded.vectors)
-            for place, reason in encoded.refused.items():
-                await self._park_text(texts[place], reason)
-        self._metrics.encoded.labels("text").inc(len(stored))
-        return len(texts)
-
-    async def _encode_claimed_items(self) -> int:
-        async with self._store.transaction():
-            items = await self._store.claim_items(self._settings.encode_batch)
-            if not items:
-                return 0
-            encoded = await self._encoding.items(items, self._space)
-            stored = [items[place] for place in encoded.places]
-            await self._store.store_items(self._space.fingerprint, stored, encoded.vectors)
-            for place, reason in encoded.refused.items():
-                await self._fail_item(items[place], reason)
-        self._metrics.encoded.labels("item").inc(len(stored))
-        return len(items)
-
-    async def _park_text(self, text: WaitingText, reason: str) -> None:
-        self._metrics.failures.inc()
-        log.warning("a text cannot be encoded", event_id=text.event_id, error=reason)
-        await self._store.park_text(text, f"the text cannot be encoded: {reason}")
-
-    async def _fail_item(self, item: WaitingItem, reason: str) -> None:
-        self._metrics.failures.inc()
-        log.warning("an item cannot be encoded", item_id=item.item_id, error=reason)
-        await self._store.fail_item(item, reason)

@@ -28,7 +28,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from pgrec_worker.loop import Loop
+    from collections.abc import Awaitable, Callable
+
+    from pgrec_worker.claiming import Claims
     from pgrec_worker.store import Store
 
 LINGER_S: Final = 0.01
@@ -38,9 +40,11 @@ LONGEST_LINGER_S: Final = 0.25
 class Resting:
     """The pauses of a loop. `poll_s` is the longest sleep without a notification."""
 
-    def __init__(self, store: Store, loop: Loop, poll_s: float, stopping: asyncio.Event) -> None:
+    def __init__(
+        self, store: Store, claims: Claims, poll_s: float, stopping: asyncio.Event
+    ) -> None:
         self._store = store
-        self._loop = loop
+        self._claims = claims
         self._poll_s = poll_s
         self._stopping = stopping
 
@@ -69,7 +73,7 @@ class Resting:
             while not over.done() and not self._stopping.is_set():
                 if state == "busy":
                     state = await self._store.try_rest(LINGER_S)
-                texts = await self._loop.encode_texts()
+                texts = await self._claims.encode_texts()
                 encoded += texts
                 if not texts and state != "busy":
                     heard += await self._until_notified(self._poll_s, over)
@@ -78,9 +82,11 @@ class Resting:
                 await self._store.stop_resting()
         return encoded, heard
 
-    async def sleep(self) -> None:
+    async def sleep(self, work: Callable[[], Awaitable[tuple[int, ...]]]) -> None:
         """
         Sleep until an event is announced, or at most for the time of the fallback poll.
+
+        `work` does one round and returns how much of each kind of work that was.
 
         The check after taking the lock makes sure that no event is missed. It is a single round: a
         worker that kept going beside writers who never stop must rest in between. A text that woke
@@ -90,14 +96,14 @@ class Resting:
         linger_s = LINGER_S
         while state == "busy":  # a writer that will not notify is about to commit
             await self.rest(linger_s)
-            if self._stopping.is_set() or any(await self._loop.round()):
+            if self._stopping.is_set() or any(await work()):
                 return
             linger_s = min(2 * linger_s, LONGEST_LINGER_S)
             state = await self._store.try_sleep()
         try:
-            if not any(await self._loop.round()):
+            if not any(await work()):
                 await self._until_notified(await self._store.seconds_to_retry(self._poll_s))
-                await self._loop.encode_all_texts()
+                await self._claims.encode_all_texts()
         finally:
             if state == "asleep":
                 await self._store.stop_sleeping()

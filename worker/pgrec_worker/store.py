@@ -151,9 +151,14 @@ class Store:
         async with self.lines.one_more("cleans") as connection:
             yield Cleaner(connection)
 
-    def transaction(self) -> Any:  # noqa: ANN401  # psycopg's own context manager
-        """Open a transaction on the working connection; it holds claims until it ends."""
-        return self.lines.work.transaction()
+    @asynccontextmanager
+    async def claims(self) -> AsyncIterator[None]:
+        """Release at the end what is claimed meanwhile; a broken connection has released it."""
+        try:
+            yield
+        finally:
+            if not (self.lines.work.closed or self.lines.work.broken):
+                await self._call("select rec_internal.release_claims()")
 
     async def claim_items(self, limit: int) -> list[WaitingItem]:
         """Claim up to `limit` new or changed items."""
