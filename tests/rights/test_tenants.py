@@ -6,6 +6,7 @@ import json
 import re
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,8 +19,6 @@ from pgvector.psycopg import register_vector
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
-
-pytestmark = pytest.mark.clock
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -173,11 +172,11 @@ LISTS = {
     " order by from_item, to_item",
 }
 FIGURES = {
-    "explain": "select term, round(share::numeric, 4), occurred_at, kind, item_id, title, text"
-    " from rec.explain({user}, {item}) order by 2 desc, 3",
-    "score": "select round(score::numeric, 4) from rec.score({user}, array[{item}])",
-    "interest": "select horizon, round(mass::numeric, 4), as_of from rec.interest({user})",
-    "topics": "select topic, round(share::numeric, 4) from rec.topics({user})",
+    "explain": "select term, share, occurred_at, kind, item_id, title, text"
+    " from rec.explain({user}, {item}) order by term, occurred_at, item_id",
+    "score": "select score from rec.score({user}, array[{item}])",
+    "interest": "select horizon, mass, as_of from rec.interest({user})",
+    "topics": "select topic, share from rec.topics({user})",
     "status": "select items, items_to_encode, items_failed, events, users, texts, pending, parked,"
     " deltas from rec.status",
     "queue": "select pending, parked, items_to_encode from rec_internal.queue",
@@ -201,6 +200,15 @@ def answers(db: Connection, tenant: str, query: str) -> list[list[tuple[Any, ...
         ]
 
 
+def alike(row: tuple[Any, ...], expected: tuple[Any, ...]) -> bool:
+    """Whether rows are the same but for what the seconds between them take from a figure."""
+    return all(
+        one == pytest.approx(other, abs=1e-3) if isinstance(one, float) else one == other
+        for one, other in zip(row, expected, strict=True)
+    )
+
+
+@pytest.mark.clock
 @pytest.mark.parametrize("tenant", SIZES)
 def test_a_tenant_gets_the_lists_of_a_database_of_its_own(
     shared: Connection, own: dict[str, Connection], tenant: str
@@ -218,6 +226,7 @@ def test_a_tenant_gets_the_lists_of_a_database_of_its_own(
     assert {name: share for name, share in recalls.items() if share < (1 if small else 0.99)} == {}
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("tenant", SIZES)
 def test_a_tenant_gets_the_figures_of_a_database_of_its_own(
     shared: Connection, own: dict[str, Connection], tenant: str
@@ -225,7 +234,9 @@ def test_a_tenant_gets_the_figures_of_a_database_of_its_own(
     for name, query in FIGURES.items():
         found, wanted = answers(shared, tenant, query), answers(own[tenant], tenant, query)
         assert any(wanted), name
-        assert found == wanted, name
+        assert [len(rows) for rows in found] == [len(rows) for rows in wanted], name
+        for row, expected in zip(chain(*found), chain(*wanted), strict=True):
+            assert alike(row, expected), (name, row, expected)
 
 
 @pytest.mark.parametrize(("tenant", "path"), [("hundredth", "exact"), ("middle", "hnsw")])
@@ -237,6 +248,7 @@ def test_small_tenants_are_compared_and_large_ones_searched(
         assert shared.execute(query, [f"{tenant}:1"]).fetchall() == [(path,)]
 
 
+@pytest.mark.clock
 def test_an_item_of_another_tenant_is_like_one_that_does_not_exist(shared: Connection) -> None:
     shared.execute("update rec.rankers set newness_weight = 0.5")
     for query in (
@@ -257,6 +269,7 @@ def test_an_item_of_another_tenant_is_like_one_that_does_not_exist(shared: Conne
     shared.execute("update rec.rankers set newness_weight = 0")
 
 
+@pytest.mark.clock
 def test_a_user_of_another_tenant_is_like_one_who_was_never_there(shared: Connection) -> None:
     for query in (
         f"select item_id, score from rec.recommend({{user}}, p_as_of => {LATER})",
