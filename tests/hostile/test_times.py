@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from tests.support.hostile_input import Connection
 
-pytestmark = pytest.mark.clock
-
 LATELY: Final = datetime(2026, 1, 1, tzinfo=UTC)
 MOMENTS: Final = st.one_of(
     st.sampled_from(
@@ -141,6 +139,7 @@ def db(server: str) -> Iterator[Connection]:
         yield connection
 
 
+@pytest.mark.clock
 def test_events_of_any_time_and_value_fold_to_what_a_replay_gives(
     db: Connection, pytestconfig: pytest.Config
 ) -> None:
@@ -166,6 +165,7 @@ def test_settings_at_the_ends_of_their_ranges_break_nothing(
     hold(pytestconfig, works, st.tuples(tuned, happenings, as_ofs()), quick=25, full=1500)
 
 
+@pytest.mark.clock
 def test_indifferent_ratings_fold_however_long_one_waits_between_them(db: Connection) -> None:
     """A rating of 2.5 weighs nothing, so that the mass of what came before fades to nothing."""
     with db.transaction(force_rollback=True):
@@ -179,6 +179,7 @@ def test_indifferent_ratings_fold_however_long_one_waits_between_them(db: Connec
         check_all(db, None)
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("value", [1e308, -1e308, 5e-324, 2.5 + 5e-16, -2.5])
 def test_no_value_is_too_great_or_too_small(db: Connection, value: float) -> None:
     with db.transaction(force_rollback=True):
@@ -190,6 +191,7 @@ def test_no_value_is_too_great_or_too_small(db: Connection, value: float) -> Non
         check_all(db, None)
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("as_of", ["infinity", "-infinity", "294276-12-31 23:59:59+00", "now"])
 def test_no_moment_is_too_far_from_an_event(db: Connection, as_of: str) -> None:
     with db.transaction(force_rollback=True):
@@ -200,6 +202,7 @@ def test_no_moment_is_too_far_from_an_event(db: Connection, as_of: str) -> None:
         check_all(db, as_of)
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("at", ["infinity", "-infinity"])
 @pytest.mark.parametrize("column", ["occurred_at", "received_at"])
 def test_infinity_is_no_time_of_an_event(db: Connection, column: str, at: str) -> None:
@@ -213,6 +216,7 @@ def test_infinity_is_no_time_of_an_event(db: Connection, column: str, at: str) -
         db.execute(insert, [at])
 
 
+@pytest.mark.clock
 def test_an_event_of_a_clock_that_is_ahead_counts_as_of_its_arrival(db: Connection) -> None:
     with db.transaction(force_rollback=True):
         before = answer(db, "select t::text from rec.popular(20) t where item_id <> 'i7'")
@@ -233,6 +237,7 @@ def test_an_event_of_a_clock_that_is_ahead_counts_as_of_its_arrival(db: Connecti
         assert 0 < masses[1] <= masses[0] < 100
 
 
+@pytest.mark.clock
 def test_a_click_now_is_the_latest_though_a_clock_was_years_ahead(db: Connection) -> None:
     """Even if more events than count as the latest came from that clock."""
     with db.transaction(force_rollback=True):
@@ -262,6 +267,7 @@ def test_a_click_now_is_the_latest_though_a_clock_was_years_ahead(db: Connection
         assert answer(db, then) == ["i2"]
 
 
+@pytest.mark.clock
 def test_a_late_event_counts_as_if_it_had_come_in_time(db: Connection) -> None:
     insert = (
         "insert into rec.events (user_id, item_id, occurred_at, received_at)"
