@@ -21,6 +21,6 @@ with context.begin_transaction():
     context.run_migrations()
     newest = ScriptDirectory.from_config(context.config).get_current_head()
     if context.get_context().get_current_revision() == newest:
-        schema.apply_sql(connection)
+        schema.apply_sql(connection, context.config.attributes["incompatible"])
     else:
         schema.forget_sql(connection)

@@ -12,11 +12,12 @@ import alembic.command
 import alembic.config
 import sqlalchemy as sa
 from psycopg import sql
+from psycopg.errors import InvalidFunctionDefinition, InvalidTableDefinition
 
 from rec_pkg.errors import PgvectorMissing, SchemaMismatch, SchemaMissing, SchemaTorn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from sqlalchemy.engine import Connection, Engine
 
@@ -75,8 +76,16 @@ def migrate(engine: Engine, *, dims: int = 384, revision: str = "head") -> None:
     # A separate transaction, because migrations of other databases of this server wait for it.
     with engine.begin() as connection:
         _execute(connection, (folder("sql") / ROLES).read_text(encoding="utf-8"))
-    with engine.connect() as connection:
-        alembic.command.upgrade(_config(connection, dims), revision)
+    incompatible: set[Path] = set()
+    while True:
+        try:
+            with engine.connect() as connection:
+                config = _config(connection, dims, incompatible)
+                alembic.command.upgrade(config, revision)
+        except _Incompatible as found:
+            incompatible.add(found.path)
+        else:
+            return
 
 
 def role_advice(engine: Engine) -> str | None:
@@ -126,11 +135,23 @@ def prepare(connection: Connection) -> None:
     _execute(connection, "select '[1]'::vector")
 
 
-def apply_sql(connection: Connection) -> None:
-    """Run every file of `sql/`, comment on what it describes, and store the digest of all files."""
+def apply_sql(connection: Connection, incompatible: Collection[Path] = ()) -> None:
+    """
+    Run every file of `sql/`, comment on what it describes, and store the digest of all files.
+
+    What an earlier version made of the files in `incompatible` is dropped first, with all that
+    depends on it: `create or replace` cannot change what a function or view returns.
+    """
     for path in sql_files():
         text = path.read_text(encoding="utf-8")
-        _execute(connection, text)
+        if path in incompatible:
+            _drop_made(connection, text)
+        try:
+            _execute(connection, text)
+        except (InvalidFunctionDefinition, InvalidTableDefinition) as error:
+            if path in incompatible:
+                raise
+            raise _Incompatible(path) from error
         for kind, name, comment in descriptions(text):
             made = _signature(connection, name) if kind == "function" else name
             literal = sql.Literal(comment).as_string()
@@ -147,6 +168,25 @@ def forget_sql(connection: Connection) -> None:
     """Record that the re-run objects are absent, if the tables exist."""
     if _is_there(connection):
         connection.execute(sa.text("update rec_internal.state set sql_digest = null"))
+
+
+class _Incompatible(Exception):
+    """A file of `sql/` makes something of another shape than an earlier version did."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path.name)
+        self.path = path
+
+
+def _drop_made(connection: Connection, text: str) -> None:
+    """Drop the functions and views of a file of `sql/` that the last run of it made."""
+    made = sa.text(
+        "select format('drop %s if exists %s cascade', m.kind, m.signature)"
+        " from rec_internal.made m where split_part(m.signature, '(', 1) = any(:names)"
+    )
+    names = [name for _, name, _ in descriptions(text)]
+    for statement in connection.execute(made, {"names": names}).scalars().all():
+        _execute(connection, statement)
 
 
 def _signature(connection: Connection, name: str) -> str:
@@ -171,8 +211,12 @@ def _is_there(connection: Connection) -> bool:
     return bool(face)
 
 
-def _config(connection: Connection, dims: int) -> alembic.config.Config:
-    config = alembic.config.Config(attributes={"connection": connection, "dims": dims})
+def _config(
+    connection: Connection, dims: int, incompatible: Collection[Path] = ()
+) -> alembic.config.Config:
+    config = alembic.config.Config(
+        attributes={"connection": connection, "dims": dims, "incompatible": incompatible}
+    )
     config.set_main_option("script_location", str(folder("migrations")))
     config.set_main_option("path_separator", "os")
     return config

@@ -39,11 +39,20 @@ TERMS: Final = (
     Term("content", "closeness to the user's interests", of_events=True),
     Term("latest", "closeness to the last events", of_events=True, by_decay=True),
     Term("closest", "closeness to the closest of the last events", of_events=True),
-    Term("transition", "what users went on to from the last items", by_decay=True, lift=1.0),
-    Term("together", "what users had shortly before or after them", by_decay=True, lift=1.0),
+    Term("transition", "how often users went on to it", by_decay=True, lift=1.0),
+    Term("together", "how often users had it beside the last items", by_decay=True, lift=1.0),
     Term("trend", "popularity that decays", by_half_life=True, lift=-1.0),
     Term("newness", "no event speaks for the item yet", lift=-1.0),
     Term("repeat", "the user has seen the item"),
     Term("aversion", "closeness to what the user disliked", sign=-1),
 )
 NAMES: Final = tuple(term.name for term in TERMS)
+
+
+def told() -> str:
+    """Return in one sentence what the score adds and subtracts, for the command line."""
+    parts = {sign: [f"{t.name} ({t.meaning})" for t in TERMS if t.sign == sign] for sign in (1, -1)}
+    return (
+        f"The score adds {', '.join(parts[1])} and subtracts {', '.join(parts[-1])}, "
+        "each multiplied by its weight in the ranker."
+    )

@@ -22,7 +22,7 @@ from rec_pkg.cli.options import (  # noqa: TC001  # typer reads it
 from rec_pkg.cli.output import cell, console, print_json, print_table
 from rec_pkg.cli.session import open_client
 from rec_pkg.errors import BadInput
-from rec_pkg.terms import NAMES
+from rec_pkg.terms import NAMES, told
 from rec_pkg.words import subject
 
 if TYPE_CHECKING:
@@ -42,7 +42,10 @@ TOLD: Final = {
 app = typer.Typer()
 
 
-@app.command(rich_help_panel="Recommend")
+@app.command(
+    rich_help_panel="Recommend",
+    help=f"Recommend items to a user, best first.\n\n{told()} An unknown user gets trending items.",
+)
 def recommend(
     user: User,
     *,
@@ -71,16 +74,7 @@ def recommend(
     ranker: Ranker = "default",
     as_json: AsJson = False,
 ) -> None:
-    """
-    Recommend items to a user, best first.
-
-    The score adds up these terms, each multiplied by its weight in the ranker: content (closeness
-    to the user's interests), latest (closeness to the last events), closest (closeness to the
-    nearest of them), transition (how often users went from the last items to it), together (how
-    often users had it shortly before or after them), trend (popularity that decays), newness (no
-    event supports the item yet) and repeat (the user has seen it); it subtracts aversion (closeness
-    to what the user disliked). An unknown user gets trending items.
-    """
+    """Recommend items to a user, best first."""
     with open_client() as client:
         rows = client.recommend(
             user,

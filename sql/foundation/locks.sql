@@ -8,10 +8,12 @@
 --   texts_lock       exclusive: vectors of texts are dropped; shared: events are folded
 --   counts_lock      popularity and transitions change
 --
--- Taken alone, or last: dedupe_lock, item_lock, encoder_lock, partitions_lock, loading_items_lock,
--- loading_events_lock, release_lock. Held by sessions, not by transactions: sleep_lock, rest_lock.
+-- Taken alone, or last: dedupe_lock, encoder_lock, partitions_lock, loading_items_lock, loading_events_lock,
+-- release_lock. Held by the session of a worker beyond its transactions: sleep_lock, rest_lock, and, while it
+-- encodes, item_lock and text_lock.
 --
--- A session that folds only tries a user_lock and never waits for one, so that it may try users in any order.
+-- A session that folds or encodes only tries a user_lock, text_lock or item_lock and never waits for one, so that
+-- it may try them in any order.
 
 -- Key of the lock under which one session at a time applies retention.
 create or replace function rec_internal.retention_lock()

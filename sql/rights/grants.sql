@@ -114,8 +114,8 @@ begin
                 'rec.apply_users, rec.merge_deltas, rec.retry, rec.apply_retention, rec.wake'),
             ('rec_worker', 'execute', 'function rec_internal.register_encoder, '
                 'rec_internal.check_encoder, rec_internal.active_encoder, rec_internal.claim_items, '
-                'rec_internal.claim_texts, rec_internal.release_claims, rec_internal.store_items, rec_internal.store_texts, '
-                'rec_internal.fail_item'),
+                'rec_internal.claim_texts, rec_internal.release_claims, rec_internal.store_items, '
+                'rec_internal.store_texts, rec_internal.fail_item'),
             ('rec_worker', 'execute', 'function rec_internal.space_lock, rec_internal.try_share_space, '
                 'rec_internal.share_space, rec_internal.user_lock, rec_internal.text_lock, '
                 'rec_internal.texts_lock, rec_internal.counts_lock, rec_internal.item_lock, '

@@ -73,3 +73,28 @@ def test_what_the_application_made_stays(db: Connection, engine: Engine) -> None
     assert db.execute("select rec.mine('ann')").fetchone() == ("ann",)
     assert db.execute("select count(*) from public.my_view").fetchone() == (0,)
     assert made(db) == noted, "or the next migration would drop it"
+
+
+def test_a_function_or_view_of_another_shape_is_replaced(db: Connection, engine: Engine) -> None:
+    """Create or replace cannot change what a function returns, nor take a column from a view."""
+    fresh, noted = objects(db), made(db)
+    db.execute("drop view rec.parked; drop function rec.score, rec_internal.claim_items cascade")
+    db.execute(
+        "create function rec.score(p_user_id text, p_items text[], p_as_of timestamptz default null,"
+        " p_ranker text default 'default')"
+        " returns table (item_id text, price double precision) language sql return row('', 0)"
+    )
+    db.execute(
+        "create function rec_internal.claim_items(p_limit integer) returns table (item_id text)"
+        " language sql as $$ select ''; $$"
+    )
+    db.execute("create view rec.parked as select 1 as one, item_id as user_id from rec.items")
+    schema.migrate(engine)
+    assert objects(db) == fresh
+    assert made(db) == noted
+    db.execute("select score from rec.score('ann', '{}')")
+    db.execute("select event_id from rec.parked")
+    row = db.execute(
+        "select has_function_privilege('rec_app', 'rec.score(text, text[], timestamptz, text)', 'execute')"
+    ).fetchone()
+    assert row == (True,), "rights are granted again"
