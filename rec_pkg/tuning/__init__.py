@@ -1,4 +1,4 @@
-"""The ranker, fitted to the log of the deployment it works in."""
+"""Fits the ranker to the log of its deployment."""
 
 from rec_pkg.tuning.run import Judgement, Options, Replay, fit, prepare
 from rec_pkg.tuning.store import Store

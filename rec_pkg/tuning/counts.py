@@ -1,9 +1,8 @@
 """
-What people go on to, and what is popular, as of any moment of the past.
+Transitions and popularity, as of any moment of the past.
 
 These are the counts of `rec_internal.item_transitions` and `rec_internal.popularity`, kept with
-their times instead of being added up, so that each question sees the events strictly before it and
-no others.
+their times instead of being summed, so that each question sees only the events strictly before it.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 NOBODY: Final = -1
 NOTHING: Final = 1e-9
-"""What is left when an item's only events are taken out again is rounding."""
+"""A smaller value is only rounding, left after an item's only events are subtracted again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +27,7 @@ class Steps:
     """
     Steps from one item to a later one of the same user, grouped by `keys` and sorted by time.
 
-    `others` are the items at the other end. An amount is 1 / distance as of the step's time `at`.
+    `others` are the items at the other end. An amount is 1 / distance, as of the step's time `at`.
     """
 
     starts: Integers
@@ -38,7 +37,7 @@ class Steps:
     users: Integers
 
     def before(self, key: int, moment: float, but_user: int = NOBODY) -> slice | Integers:
-        """Return which steps of an item came strictly before a moment, but those of a user."""
+        """Return the steps of an item strictly before a moment, except those of `but_user`."""
         first, last = int(self.starts[key]), int(self.starts[key + 1])
         last = first + int(np.searchsorted(self.at[first:last], moment))
         if but_user == NOBODY:
@@ -48,9 +47,9 @@ class Steps:
 
 def steps_of(log: Log, window: int) -> tuple[Steps, Steps]:
     """
-    Return the steps by the item they leave and by the item they lead to.
+    Return the steps grouped by the item they leave, and grouped by the item they lead to.
 
-    As in `rec_internal.add_deltas`: from each of the `window` items before, 1 / distance.
+    As in `rec_internal.add_deltas`, each of the `window` previous items adds 1 / distance.
     """
     chosen = np.flatnonzero(log.chosen)
     chosen = chosen[np.argsort(log.users[chosen], kind="stable")]
@@ -70,7 +69,7 @@ def _steps_at(log: Log, chosen: Integers, distance: int) -> tuple[Integers, Inte
     return left[same], right[same], np.full(int(same.sum()), distance)
 
 
-def _grouped(  # noqa: PLR0913, PLR0917  # the columns of a step
+def _grouped(  # noqa: PLR0913, PLR0917  # one parameter per column of a step
     keys: Integers, others: Integers, amounts: Floats, at: Floats, users: Integers, n_items: int
 ) -> Steps:
     order = np.lexsort((at, keys))
@@ -96,7 +95,7 @@ class Trend:
         self._moment = -np.inf
 
     def masses(self, moment: float, but: Integers | None = None) -> Floats:
-        """Return the masses (items, half-lives) strictly before a moment, but of some events."""
+        """Return the masses (items, half-lives) strictly before a moment, without some events."""
         self._masses *= np.exp2(-(moment - self._moment) / self._half_lives)
         self._moment = moment
         last = int(np.searchsorted(self._times, moment))

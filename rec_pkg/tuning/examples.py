@@ -1,4 +1,4 @@
-"""Which events of a log the ranker is fitted on, and which it is judged by."""
+"""Selects the events of a log that the ranker is fitted on and judged by."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def able_events(
     log: Log, available: Integers, *, since: float = -np.inf, keep_seen: bool = False
 ) -> Flags:
     """
-    Return which events could be examples: their users chose an available item, and have a past.
+    Return which events can be examples: the user chose an available item and has earlier events.
 
-    Without `keep_seen` the item is one that the user had not had. `since` is in epoch seconds.
+    Without `keep_seen`, the item must be new to the user. `since` is in epoch seconds.
     """
     first = np.full(int(log.users.max(initial=NONE)) + 1, np.inf)
     np.minimum.at(first, log.users, log.at)
@@ -28,7 +28,7 @@ def able_events(
 
 
 def examples(log: Log, able: Flags, n: int, seed: int) -> Integers:
-    """Return the places of `n` events: the latest of each user, of no user more than need be."""
+    """Return the places of `n` events: each user's latest, capped per user as low as possible."""
     places = np.flatnonzero(able)[::-1]
     users = log.users[places]
     order = np.argsort(users, kind="stable")
@@ -41,7 +41,7 @@ def examples(log: Log, able: Flags, n: int, seed: int) -> Integers:
 
 
 def split(log: Log, events: Integers, share: float, seed: int) -> tuple[Integers, Integers]:
-    """Return the events to learn from and those of a `share` of the users, for the judgement."""
+    """Return the events to learn from, and those to judge by, of a `share` of the users."""
     users = np.unique(log.users[events])
     drawn = np.random.default_rng(seed).permutation(users)[: int(share * len(users))]
     judging = np.isin(log.users[events], drawn)
@@ -49,7 +49,7 @@ def split(log: Log, events: Integers, share: float, seed: int) -> tuple[Integers
 
 
 def _first_times(log: Log) -> Flags:
-    """Return which events are the first of their user on their item."""
+    """Return which events are their user's first on their item."""
     pairs = log.users * (log.n_items + 1) + log.items
     firsts = np.zeros(len(pairs), dtype=np.bool_)
     firsts[np.unique(pairs, return_index=True)[1]] = True
@@ -57,7 +57,7 @@ def _first_times(log: Log) -> Flags:
 
 
 def _cap(sizes: Integers, n: int) -> int:
-    """Return how many events of a user are needed so that all together give `n`."""
+    """Return the smallest number of events per user that gives `n` events in total."""
     largest = int(sizes.max(initial=0))
     for cap in range(1, largest):
         if np.minimum(sizes, cap).sum() >= n:

@@ -1,8 +1,9 @@
 """
 A linear ranker as a choice model: the odds of an item are exp(weights @ terms).
 
-The conditional logit (McFadden 1974) of what was chosen against items drawn uniformly. Drawn so,
-the weights are those of the whole catalogue; drawn among the best candidates they are not.
+This is the conditional logit (McFadden 1974) of the chosen items against uniformly drawn ones. With
+uniform draws the weights hold for the whole catalogue; with draws among the best candidates they
+would not.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ SMALLEST_STEP: Final = 1e-4
 @dataclass(frozen=True, eq=False)
 class Sample:
     """
-    n choices: `terms` (n, 1 + drawn, columns) with the chosen item first; `weights` (n,) of each.
+    A sample of n choices.
 
-    `possible` (n, 1 + drawn) tells which of the drawn items compete, `presence` (n, half-lives) how
-    much of a visit was left.
+    `terms` (n, 1 + drawn, columns) have the chosen item first; `weights` (n,) are the choices'.
+    `possible` (n, 1 + drawn) tells which of the drawn items compete; `presence` (n, half-lives)
+    tells how much of a visit was left.
     """
 
     terms: NDArray[np.float32]
@@ -39,7 +41,7 @@ class Sample:
     presence: Floats
 
     def rows(self, chosen: Flags) -> Sample:
-        """Return some of the choices."""
+        """Return the choices selected by `chosen`."""
         return Sample(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
 
@@ -47,10 +49,10 @@ def fit(
     sample: Sample, columns: Sequence[int], free: Collection[int] = (), lift: Floats | None = None
 ) -> Floats:
     """
-    Return the weights (columns,) of greatest likelihood, none below 0 but those that are `free`.
+    Return the weights (columns,) of greatest likelihood; only those in `free` may be negative.
 
-    What would be negative is left out, the most negative first, and has the weight 0. The terms
-    are multiplied by `lift` (n, all columns) if there is one.
+    Columns with negative weights are removed, the most negative first, and get the weight 0. `lift`
+    (n, all columns), if given, multiplies the terms.
     """
     weights = np.zeros(len(columns))
     kept = list(range(len(columns)))
@@ -69,11 +71,10 @@ def _unbounded(
     sample: Sample, columns: Sequence[int], first: Floats, lift: Floats | None
 ) -> Floats:
     """
-    Return the weights (columns,) of greatest likelihood, held small by a ridge.
+    Return the weights (columns,) of greatest likelihood, kept small by a ridge.
 
-    The ridge is on weights of columns that are divided by their standard deviation. Found by
-    Newton's method from the weights `first`, its steps halved until they gain; the likelihood is
-    concave.
+    The ridge applies to weights of columns divided by their standard deviation. Newton's method
+    starts at the weights `first` and halves a step until it gains; the likelihood is concave.
     """
     terms = sample.terms[:, :, list(columns)]
     if lift is not None:
@@ -102,7 +103,7 @@ def _unbounded(
 def _loss(
     weights: Floats, terms: NDArray[np.float32], barred: Floats, shares: Floats
 ) -> tuple[float, Floats]:
-    """Return minus the log-likelihood plus the ridge, and how likely items are (n, 1 + drawn)."""
+    """Return the ridge minus the log-likelihood, and the items' probabilities (n, 1 + drawn)."""
     scores = (terms @ weights.astype(np.float32)) + barred
     top = scores.max(axis=1, keepdims=True)
     odds = np.exp(scores - top)
@@ -114,7 +115,7 @@ def _loss(
 def _curvature_and_slope(
     weights: Floats, terms: NDArray[np.float32], likely: Floats, shares: Floats
 ) -> tuple[Floats, Floats]:
-    """Return the derivatives of the loss; the terms are those less the chosen item's."""
+    """Return the derivatives of the loss; the chosen item's terms are subtracted from the terms."""
     means = np.matmul(likely[:, None].astype(np.float32), terms)[:, 0].astype(np.float64)
     roots = np.sqrt(likely * shares[:, None]).astype(np.float32)
     weighted = (terms * roots[:, :, None]).reshape(-1, len(weights))

@@ -1,10 +1,10 @@
 """
-The ranker of a deployment, fitted to its own log.
+Fits the ranker of a deployment to its own log.
 
-A leak-free replay: each example is ranked, among up to 10,000 items of the catalogue, by what was
-known strictly before it. Weights, decay and
-half-life are fitted on the examples of most users and judged on those of the others, which the
-fit never sees. New settings are written only if they rank those better by more than chance.
+The replay is leak-free: each example is ranked among up to 10,000 items of the catalogue, using
+only what was known strictly before it. Weights, decay and half-life are fitted on the examples of
+most users and judged on those of the others, which the fit never sees. New settings are written
+only if they rank the others better by more than chance.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ COMPETING: Final = 10_000
 JUDGING: Final = 0.3
 FEWEST_USERS: Final = 30
 MOST: Final = 100.0
-"""Greatest weight that the settings allow."""
+"""The greatest weight that the settings allow."""
 DECAYS: Final = (0.3, 0.5, 0.7, 0.9)
 DAY_S: Final = 86_400.0
 HALF_LIVES_S: Final = tuple(days * DAY_S for days in (0.25, 1, 7, 30, 180, 1000))
@@ -47,12 +47,12 @@ SESSION_HALF_LIVES_S: Final = (DAY_S / 8, DAY_S)
 @dataclass(frozen=True, slots=True)
 class Options:
     """
-    How to tune.
+    The options of tuning.
 
-    With `keep_seen` lists may hold what a user had seen, and it is fitted how much that speaks for
-    an item. Examples are events `since` then, by default the middle of the log. `fresh` asks for
-    each user as if they were not in the log but all others were, whatever the time. `seed` is that
-    of every draw. `ranker` is the row of `rec.rankers` that is tuned.
+    With `keep_seen`, lists may contain items that a user has seen, and the weight of having seen
+    one is fitted. Examples are events after `since`, by default the middle of the log. `fresh`
+    treats each user as if they were not in the log, and uses all other users' events, whatever
+    their time. `seed` seeds every draw. `ranker` is the row of `rec.rankers` to tune.
     """
 
     keep_seen: bool = False
@@ -64,7 +64,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """The settings before and after, and the accuracy of both on the users kept aside."""
+    """The settings before and after, and the accuracy of both on the held-out users."""
 
     before: Mapping[str, Any]
     after: Mapping[str, Any]
@@ -74,7 +74,7 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What there is to learn from, and what to judge by."""
+    """The examples to learn from, and those to judge by."""
 
     settings: Settings
     learning: Task
@@ -83,10 +83,10 @@ class Replay:
 
 def prepare(store: Store, options: Options) -> Replay:
     """
-    Read the log and the vectors that are needed.
+    Read the log and the required vectors.
 
     Raises:
-        BadInput: if too few users have a past and something that came after it.
+        BadInput: if too few users have earlier events and a later choice.
     """
     settings = store.settings(options.ranker)
     log, available = store.log(EVENTS)
@@ -110,7 +110,7 @@ def prepare(store: Store, options: Options) -> Replay:
 
 
 def fit(replay: Replay, options: Options, on_progress: OnProgress = silent) -> Judgement:
-    """Return the settings that fit the log, beside those that hold, both judged."""
+    """Return the settings fitted to the log and the current ones, with the accuracy of both."""
     now, shape = replay.settings, replay.learning.terms.shape
     search = Search(replay.learning, options.seed, on_progress)
     present = Choice(
@@ -136,12 +136,12 @@ def fit(replay: Replay, options: Options, on_progress: OnProgress = silent) -> J
 
 
 def _half_way(log: Log) -> float:
-    """Return the moment before which half of the log lies: until then most items are new."""
+    """Return the moment in the middle of the log; before it most items are new."""
     return float(np.quantile(log.at, 0.5)) if len(log.at) else 0.0
 
 
 def _fill_vectors(store: Store, log: Log, events: Integers, competing: Integers) -> None:
-    """Read the vectors of what competes and of all that the users of the examples did."""
+    """Read the vectors of the competing items and of all events of the examples' users."""
     theirs = np.isin(log.users, log.users[events])
     items = np.unique(np.concatenate([competing, log.items[theirs]]))
     texts = np.unique(log.texts[theirs])
@@ -170,7 +170,7 @@ def _weights(tunable: Mapping[str, Any], choice: Choice, shape: Shape) -> Floats
 
 
 def _as_settings(choice: Choice, weights: Floats, shape: Shape) -> dict[str, Any]:
-    """Return what a fitted ranker is as settings; a term that was left out has the weight 0."""
+    """Return a fitted ranker as settings; a term that was left out has the weight 0."""
     columns = shape.places(choice.terms, choice.decay, choice.half_life_s)
     fitted = dict(zip(choice.terms, weights[columns].tolist(), strict=True))
     settings: dict[str, Any] = {
@@ -183,7 +183,7 @@ def _as_settings(choice: Choice, weights: Floats, shape: Shape) -> dict[str, Any
 def _in_proportion(
     before: Mapping[str, Any], after: Mapping[str, Any], silent: Collection[str]
 ) -> dict[str, float]:
-    """Return weights for terms of which the log tells nothing: beside content as great as now."""
+    """Return weights for terms the log says nothing about: the same ratio to content as now."""
     old, new = (sum(float(some[f"{term}_weight"]) for term in CONTENT) for some in (before, after))
     scale = new / old if old > 0 and new > 0 else 1.0
     return {
@@ -196,9 +196,9 @@ def _judged(
     task: Task, weights: Floats, choices: tuple[Choice, Choice], on_progress: OnProgress
 ) -> tuple[dict[str, Any], bool]:
     """
-    Return the figures of the old and the new ranker, of the gain, and whether it is real.
+    Return the figures of the old ranker, the new one, and the gain, and whether the gain is real.
 
-    `weights` (columns, 2) are those of both.
+    `weights` (columns, 2) are those of both rankers.
     """
     shape = task.terms.shape
     ranks = task.ranks(lambda _, presence: weights * lifts(shape, choices, presence), on_progress)

@@ -1,9 +1,9 @@
 """
-Which terms, half-life and decay the ranker of a deployment has, and how it weighs them.
+The search for a ranker's terms, half-life and decay, and for their weights.
 
-Weights are those of greatest likelihood. The form of the ranker is chosen by nDCG@10, in a
-cross-validation over users: maximum likelihood alone likes terms that do not help
-the top of the list.
+Weights are those of greatest likelihood. The form of the ranker is chosen by nDCG@10 in a
+cross-validation over users, because maximum likelihood alone prefers terms that do not help the top
+of the list.
 """
 
 from __future__ import annotations
@@ -35,25 +35,27 @@ FOLDS: Final = 3
 CUT: Final = 10
 MOST_LEFT_OUT: Final = 2
 FREE: Final = frozenset({"repeat"})
-"""Terms that may speak against an item: having seen it may."""
+"""Terms that may count against an item: having seen it may."""
 CONTENT: Final = frozenset({"content", "latest", "closest"})
 SESSIONS: Final = (0.0, 0.25, 0.5, 0.75, 0.9)
-"""What is tried for `session_weight`, with each half-life of a visit."""
+"""Values tried for `session_weight`, with each half-life of a visit."""
 BONUSES: Final = tuple(step / 2 for step in range(17))
-"""What is tried in favour of an item without events, in the unit of the score: log odds."""
+"""Bonuses tried for an item without events, in the unit of the score: log odds."""
 GIVEN_UP: Final = 0.6
-"""Of the accuracy that new items could bring, the part that may be given up for their sake."""
+"""The fraction of the accuracy that new items could bring which may be given up for them."""
 MOST_GIVEN_UP: Final = 0.05
-"""Of all accuracy, the same: in a young log many choices are of new items, later few."""
+"""
+The largest fraction of all accuracy to give up: new items are chosen often only in young logs.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
     """
-    A form of the ranker: its terms, and the values of the settings they are computed with.
+    A form of the ranker: its terms, and the values of the settings that they depend on.
 
-    `half_life_s` is that of popularity, `session` is `session_weight`, `bonus` the least weight of
-    newness.
+    `half_life_s` is that of popularity, `session` is `session_weight`, and `bonus` is the least
+    weight of newness.
     """
 
     terms: tuple[str, ...]
@@ -67,9 +69,9 @@ class Choice:
 @dataclass(frozen=True, eq=False)
 class Task:
     """
-    Events to learn from, and what competes with the item of each.
+    Events to learn from, and the items that compete with the item of each.
 
-    `keep_seen` lets what a user had seen compete; `competing` are the items that do.
+    `keep_seen` lets items that a user had seen compete; `competing` are the items that may.
     """
 
     terms: Terms
@@ -84,11 +86,11 @@ class Task:
 
     @property
     def weights(self) -> Floats:
-        """Return how much each event counts (n,)."""
+        """Return the weight of each event (n,)."""
         return self.terms.log.kind_weights[self.events]
 
     def sample(self, seed: int, on_progress: OnProgress = silent) -> Sample:
-        """Return the terms of each event's item and of items drawn uniformly."""
+        """Return the terms of each event's item and of uniformly drawn items."""
         generator = np.random.default_rng(seed)
         size = min(DRAWN, len(self.competing))
         shape = (len(self.events), 1 + size)
@@ -110,10 +112,10 @@ class Task:
         on_progress: OnProgress = silent,
     ) -> Floats:
         """
-        Return the ranks (n, rankers) of the events' items among all that compete; ties halved.
+        Return the ranks (n, rankers) of the events' items among all competing items.
 
-        `rankers` gives for the place of an event and the presence of its user the weights
-        (columns, rankers) that rank it.
+        Ties count half. `rankers` returns the weights (columns, rankers) that rank an event, given
+        its place and the presence of its user.
         """
         found: list[Floats] = [np.zeros(0)] * len(self.events)
         with one_thread():
@@ -134,7 +136,7 @@ class Task:
 
 
 def one_thread() -> AbstractContextManager[object]:
-    """Have no threads in small products: beside a busy server they mostly wait for each other."""
+    """Run small products on one thread: beside a busy server, threads wait for each other."""
     limits: AbstractContextManager[object] = threadpool_limits(1, "blas")
     return limits
 
@@ -145,7 +147,7 @@ def ndcg(ranks: Floats) -> Floats:
 
 
 def weights_of(choice: Choice, sample: Sample, shape: Shape) -> Floats:
-    """Return the weights of all columns of a shape, fitted on a sample; 0 where not chosen."""
+    """Return the weights of all columns of a shape, fitted on a sample; 0 if not chosen."""
     columns = shape.places(choice.terms, choice.decay, choice.half_life_s)
     free = {column for column, term in zip(columns, choice.terms, strict=True) if term in FREE}
     weights = np.zeros(len(shape.columns))
@@ -158,7 +160,7 @@ def weights_of(choice: Choice, sample: Sample, shape: Shape) -> Floats:
 
 
 class Search:
-    """The search for the best form of a ranker on a task, by cross-validation over its users."""
+    """The search for the best form of a ranker on a task, by cross-validation over users."""
 
     def __init__(self, task: Task, seed: int, on_progress: OnProgress = silent) -> None:
         self._task = task
@@ -168,7 +170,7 @@ class Search:
 
     @property
     def telling(self) -> tuple[str, ...]:
-        """Return the terms that differ among what competes; of the others the log tells nothing."""
+        """Return the terms that differ between competing items; the log is silent on others."""
         shape, able = self._task.terms.shape, self._sample.possible
         differing = self._sample.terms[able].std(axis=0, dtype=np.float64) > 0
         return tuple(
@@ -179,10 +181,10 @@ class Search:
 
     def best(self, first: Choice) -> tuple[Choice, Floats]:
         """
-        Return the best form and the weights (columns,) that all examples give it.
+        Return the best form, and its weights (columns,) fitted on all examples.
 
-        The values first, where those of `first` win ties, and what a visit counts; then up to two
-        terms are left out if that gains anything; then newness gets the weight that brings most.
+        First come the values, where those of `first` win ties, and the weight of a visit. Then up
+        to two terms are dropped if that gains anything. Finally newness gets its best weight.
         """
         shape = self._task.terms.shape
         half_lives_s = shape.half_lives_s if "trend" in first.terms else (first.half_life_s,)
@@ -204,16 +206,16 @@ class Search:
         return best, weights_of(best, self._sample, shape)
 
     def _best_of(self, choices: Sequence[Choice]) -> Choice:
-        """Return the choice that ranks best, the first of those that rank alike."""
+        """Return the best-ranking choice, the first one if several are equal."""
         return choices[int(np.argmax(self._ndcgs(self._weights(choices), choices).mean(axis=0)))]
 
     def _with_bonus(self, choice: Choice) -> Choice:
         """
-        Return the choice with the bonus that brings most of the new items that were chosen.
+        Return the choice with the bonus that hits most of the new items that were chosen.
 
-        It may cost a standard error, or `GIVEN_UP` of what new items would bring if they were hit
-        like others, whichever is more, but of the latter no more than `MOST_GIVEN_UP` of all. Of
-        those that bring as much it is the smallest.
+        A bonus may cost accuracy: at most a standard error, or, if that is more, `GIVEN_UP` of what
+        new items would bring if they were hit like others, but no more of the latter than
+        `MOST_GIVEN_UP` of all accuracy. Among equally good bonuses the smallest wins.
         """
         choices = [replace(choice, bonus=bonus) for bonus in BONUSES]
         newness = self._task.terms.shape.places(["newness"], choice.decay, choice.half_life_s)
@@ -233,13 +235,13 @@ class Search:
 
     @property
     def _new(self) -> Flags:
-        """Return of which examples the item was one without events (n,)."""
+        """Return which examples' items had no events (n,)."""
         shape = self._task.terms.shape
         (column,) = shape.places(["newness"], shape.decays[0], shape.half_lives_s[0])
         return np.asarray(self._sample.terms[:, 0, column] > 0)
 
     def _weights(self, choices: Sequence[Choice]) -> Floats:
-        """Return the weights (folds, columns, choices) that the users of the other folds teach."""
+        """Return the weights (folds, columns, choices), fitted on the users of the other folds."""
         shape = self._task.terms.shape
         weights = np.zeros((FOLDS, len(shape.columns), len(choices)))
         for fold in range(FOLDS):
@@ -250,7 +252,7 @@ class Search:
         return weights
 
     def _ndcgs(self, weights: Floats, choices: Sequence[Choice]) -> Floats:
-        """Return the nDCG@10 (events, choices), each user ranked by what the others taught."""
+        """Return the nDCG@10 (events, choices), each user ranked by weights of other users."""
         task, folds = self._task, self._folds
 
         def rankers(place: int, presence: Floats) -> Floats:
@@ -261,7 +263,7 @@ class Search:
 
 
 def lifts(shape: Shape, choices: Sequence[Choice], presence: Floats) -> Floats:
-    """Return by what a visit lifts the columns (columns, choices)."""
+    """Return the factors by which a visit lifts the columns (columns, choices)."""
     return np.stack(
         [shape.lift(each.session, each.session_half_life_s, presence) for each in choices], axis=1
     )
@@ -269,9 +271,9 @@ def lifts(shape: Shape, choices: Sequence[Choice], presence: Floats) -> Floats:
 
 def with_fewer_terms(choice: Choice) -> list[Choice]:
     """
-    Return the choices with one or two terms less, none without any term of content.
+    Return the choices with one or two terms fewer, each with at least one content term.
 
-    Newness stays: what it weighs is chosen by itself.
+    Newness is never dropped, because its weight is chosen separately.
     """
     able = [term for term in choice.terms if term != "newness"]
     left_out = [set(out) for n in range(1, MOST_LEFT_OUT + 1) for out in combinations(able, n)]

@@ -24,7 +24,7 @@ FETCHED: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The settings that ranking has now: the tunable ones, and those that stay as they are."""
+    """The current settings of ranking: the tunable ones, and those that tuning does not change."""
 
     tunable: Mapping[str, Any]
     half_life_s: float
@@ -65,9 +65,9 @@ class Store:
 
     def log(self, limit: int) -> tuple[Log, Integers]:
         """
-        Return the latest `limit` events without any vector yet, and the items that are available.
+        Return the latest `limit` events, with vectors not yet filled in, and the available items.
 
-        Events on items that are not there any more are left out.
+        Events on items that no longer exist are left out.
         """
         call = "select item_id, available from rec.items order by item_id"
         catalogue = self._connection.execute(call).fetchall()
@@ -107,12 +107,12 @@ class Store:
     def record(
         self, ranker: str, after: Mapping[str, Any], figures: Mapping[str, Any], *, adopt: bool
     ) -> int:
-        """Store what was found, change the ranker if `adopt`, and return the id of the record."""
+        """Record the result, change the ranker if `adopt`, and return the id of the record."""
         call = "select rec_internal.record_tuning(%s, %s, %s, %s)"
         return int(self._one(call, (ranker, Jsonb(after), Jsonb(figures), adopt))[0])
 
     def undo(self, ranker: str) -> int | None:
-        """Bring back the settings before a ranker's last adopted tuning and return its id."""
+        """Restore the settings from before a ranker's last adopted tuning and return its id."""
         undone = self._one("select rec.undo_tuning(%s)", (ranker,))[0]
         return None if undone is None else int(undone)
 

@@ -1,13 +1,12 @@
 """
-The terms of a score, for one question and any items, as `rec.score` computes them.
+The terms of a score for one question and any items, as `rec.score` computes them.
 
-Steps are counted without the limits to the strongest that the SQL has.
+Unlike the SQL, steps are counted without limiting them to the strongest.
 
-Aversion is negative here, since its weight is taken away.
+Aversion is negative here, because the score subtracts it.
 
-Some depend on a setting that is to be chosen: those have a column for each of its values. Those
-that a running visit lifts or lowers are given as they are outside of any; `Shape.lift` says by how
-much.
+Terms that depend on a setting to be chosen have a column for each of its values. Terms that a
+running visit lifts or lowers are given as outside any visit; `Shape.lift` returns the factors.
 """
 
 from __future__ import annotations
@@ -30,20 +29,20 @@ if TYPE_CHECKING:
 BY_DECAY: Final = frozenset(term.name for term in TERMS if term.by_decay)
 BY_HALF_LIFE: Final = frozenset(term.name for term in TERMS if term.by_half_life)
 LIFTED: Final = {term.name: term.lift for term in TERMS}
-"""By what of `session_weight` a term grows right after an event."""
+"""The fraction of `session_weight` by which each term grows right after an event."""
 NO_DIRECTION: Final = 1e-3
 TINY: Final = float(np.finfo(np.float64).tiny)
 BLOCK: Final = 10_000
-"""Events whose vectors are held at a time: histories may be very long."""
+"""Events whose vectors are in memory at a time, because histories may be very long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
     """
-    What terms are computed with: the values to choose from, and the settings that stay.
+    The inputs of terms: the values to choose from, and the settings that stay fixed.
 
-    Half-lives are in seconds. A question sees the counts as of its moment; with `fresh` those of
-    the whole log but for its own user, which is what a user meets who is not in the log.
+    Half-lives are in seconds. A question sees the counts as of its moment. With `fresh` it sees
+    those of the whole log except its own user's, as a user would who is not in the log.
     """
 
     decays: tuple[float, ...]
@@ -57,7 +56,7 @@ class Shape:
 
     @property
     def columns(self) -> tuple[tuple[str, float | None], ...]:
-        """Return term and value of each column."""
+        """Return the term and value of each column."""
         return tuple((term, value) for term in NAMES for value in self._values(term))
 
     def _values(self, term: str) -> tuple[float | None, ...]:
@@ -72,14 +71,14 @@ class Shape:
         return [places[term, value.get(term)] for term in terms]
 
     def lift(self, session: float, session_half_life_s: float, presence: Floats) -> Floats:
-        """Return by what a visit lifts the columns (..., columns), given presence (..., values)."""
+        """Return a visit's factors of the columns (..., columns), given presence (..., values)."""
         signs = np.array([LIFTED[term] for term, _ in self.columns])
         place = self.session_half_lives_s.index(session_half_life_s)
         return np.asarray(1 + session * presence[..., place, None] * signs)
 
 
 class Terms:
-    """The terms of questions about a log: `event` is what happened, asked just before it."""
+    """The terms of questions about a log: each `event` is a question asked just before it."""
 
     def __init__(self, log: Log, shape: Shape) -> None:
         self._log = log
@@ -88,7 +87,7 @@ class Terms:
         self._end = float(log.at.max()) + 1.0
 
     def walk(self, events: Integers) -> Iterator[tuple[int, Question]]:
-        """Yield the place and the question of each event, in order of time."""
+        """Yield the place and the question of each event, ordered by time."""
         trend = Trend(self._log, self.shape.half_lives_s)
         for place in np.argsort(self._log.at[events], kind="stable").tolist():
             event = int(events[place])
@@ -97,7 +96,7 @@ class Terms:
             yield place, Question(self, event, self._log.before(event), masses)
 
     def counted_at(self, event: int) -> float:
-        """Return the moment as of which the counts hold for the question of an event."""
+        """Return the moment as of which the question of an event sees the counts."""
         return self._end if self.shape.fresh else float(self._log.at[event])
 
     @property
@@ -119,7 +118,7 @@ class Terms:
         return np.sqrt(kept @ going).T, np.sqrt(kept @ both).T
 
     def _masses(self, steps: Steps, item: int, moment: float, user: int) -> Floats:
-        """Return what the steps of an item have decayed to, by the item at their other end."""
+        """Return the decayed steps of an item, summed by the item at their other end."""
         chosen = steps.before(item, moment, user if self.shape.fresh else NOBODY)
         ages = moment - steps.at[chosen]
         decayed = steps.amounts[chosen] * np.exp2(-ages / self.shape.transition_half_life_s)
@@ -128,7 +127,7 @@ class Terms:
 
 
 class Question:
-    """What is known of a user just before an event, and the terms that follow from it."""
+    """The knowledge about a user just before an event, and the terms that follow from it."""
 
     def __init__(self, terms: Terms, event: int, history: Integers, masses: Floats) -> None:
         self._terms = terms
@@ -153,9 +152,9 @@ class Question:
     @property
     def presence(self) -> Floats:
         """
-        Return what is left of a visit (values,), for each of the shape's `session_half_lives_s`.
+        Return the remainder of a visit (values,), for each of the shape's `session_half_lives_s`.
 
-        It is 1 right after an event of the user, and 0 before any.
+        It is 1 right after an event of the user, and 0 before the first.
         """
         half_lives = np.array(self._terms.shape.session_half_lives_s)
         if len(self._encoded) == 0:
@@ -164,7 +163,7 @@ class Question:
         return np.asarray(np.exp2(-away / half_lives))
 
     def matrix(self, items: Integers) -> Vectors:
-        """Return the terms of items outside of any visit, (items, columns of the shape)."""
+        """Return the terms of items outside any visit, (items, columns of the shape)."""
         vectors = self._log.item_vectors[items]
         content, latest, closest, aversion = self._compared(vectors)
         transition, together = self._followed
@@ -231,13 +230,13 @@ class Question:
 
     @cached_property
     def _latest_vectors(self) -> Vectors:
-        """Return the vectors of the last liked events, the latest first."""
+        """Return the vectors of the last liked events, latest first."""
         liked = self._encoded[self._log.weights[self._encoded] > 0]
         return self._log.vectors(liked[::-1][: self._terms.shape.latest_items])
 
     @cached_property
     def _disliked(self) -> tuple[Vectors, Floats]:
-        """Return the vectors of the last disliked events, and what is left of each."""
+        """Return the vectors of the last disliked events, and the remaining weight of each."""
         bad = self._encoded[self._log.weights[self._encoded] < 0]
         bad = bad[::-1][: self._terms.shape.latest_items]
         longest = max((horizon.half_life_s for horizon in self._log.horizons), default=1.0)
