@@ -1,10 +1,10 @@
 """
-Simple models on the same cases, the whole catalogue ranked.
+Simple models that rank the whole catalogue on the same cases.
 
-All but the popular ones score an item by a sum over the user's history, the latest event counting
-1, the one before it `decay`, then `decay`^2, and so on: item-kNN (cosine of binary columns; Sarwar
-et al., WWW 2001), sequential rules (directed, 1 / distance; Ludewig and Jannach, UMUAI 2018), EASE
-(Steck, WWW 2019), and the centroid of TF-IDF or of content vectors (Rocchio).
+All except popularity score an item by a sum over the user's history, in which the latest event has
+weight 1, the one before it `decay`, then `decay`^2, and so on: item-kNN (cosine of binary columns;
+Sarwar et al., WWW 2001), sequential rules (directed, 1 / distance; Ludewig and Jannach, UMUAI
+2018), EASE (Steck, WWW 2019), and the centroid of TF-IDF or of content vectors (Rocchio).
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ WORD: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_]+")
 WINDOW: Final = 10
 RIDGE: Final = 100.0
 MOST_ITEMS: Final = 8000
-"""EASE inverts a square matrix over the items with events: the most popular ones, if too many."""
+"""EASE inverts a square matrix over items with events; beyond this many, the most popular ones."""
 LONGEST: Final = 200
-"""Events of a history that count; at a decay of 0.9 the next one would add 1e-9."""
+"""Number of a history's events that count; at a decay of 0.9 the next one would add 1e-9."""
 FARTHEST: Final = 100.0
-"""Half-lives after which decayed counts are brought forward, long before they overflow."""
+"""Half-lives after which decayed counts are rescaled, long before they overflow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Material:
     """
-    What a model may learn from.
+    The data that a model may learn from.
 
-    `sequences` holds the items of each user, oldest first; `documents` a text per item; `vectors`
-    (items, dims) are unit vectors, zeros where there is none.
+    `sequences` holds the items of each user, oldest first; `documents` holds a text per item;
+    `vectors` (items, dims) are unit vectors, or zeros where a vector is missing.
     """
 
     sequences: Sequence[Integers]
@@ -68,7 +68,7 @@ def sequences_of(events: Iterable[Event], places: Mapping[str, int]) -> list[Int
 
 
 def counts_of(sequences: Sequence[Integers], n_items: int) -> Floats:
-    """Return how many events each item has (items,)."""
+    """Return the number of events of each item (items,)."""
     return np.bincount(_joined(sequences), minlength=n_items).astype(np.float64)
 
 
@@ -79,7 +79,7 @@ def popularity(material: Material) -> Scorer:
 
 
 def item_knn(material: Material) -> Scorer:
-    """Score by the cosine between the users of two items; an item's own, by those who came back."""
+    """Score by the cosine between the users of two items; the same item, by returning users."""
     times = _interactions(material)
     users, again = times.sign(), np.asarray((times > 1).sum(axis=0)).ravel()
     together = users.T @ users
@@ -89,7 +89,7 @@ def item_knn(material: Material) -> Scorer:
 
 
 def sequential_rules(material: Material) -> Scorer:
-    """Score by how often, and how soon, people went on from one item to another, or came back."""
+    """Score by how often and how soon users went from one item to another, or came back."""
     steps: dict[tuple[int, int], float] = defaultdict(float)
     for items in material.sequences:
         listed = items.tolist()
@@ -136,9 +136,10 @@ def content(material: Material) -> Scorer:
 @dataclass(frozen=True, slots=True)
 class ContentRanker:
     """
-    A ranker of content vectors alone, fitted to a log: cosine to the centroid of the last events.
+    A ranker fitted to a log that uses content vectors only.
 
-    And the greatest cosine to any of them, and whether an item is in the history, each weighed.
+    Its terms are the cosine to the centroid of the last events, the greatest cosine to any of them,
+    and whether the item is in the history, each with a weight.
     """
 
     vectors: NDArray[np.float32]
@@ -149,7 +150,7 @@ class ContentRanker:
     repeat: float
 
     def __call__(self, history: Integers, weights: Floats) -> Floats:
-        """Score all items; the weights of the history are those of `decay`."""
+        """Score all items; `weights` of the history follow from `decay`."""
         del weights
         if len(history) == 0:
             return np.zeros(len(self.vectors))
@@ -176,13 +177,13 @@ def tfidf_vectors(documents: Sequence[str]) -> Any:  # noqa: ANN401  # scipy has
 
 
 def weighed(history: Integers, decay: float) -> tuple[Integers, Floats]:
-    """Return the last events, oldest first, and the weight of each: 1 for the latest."""
+    """Return the last events, oldest first, and their weights; the latest has weight 1."""
     recent = history[-LONGEST:]
     return recent, decay ** np.arange(len(recent) - 1, -1, -1, dtype=np.float64)
 
 
 class RecentPopularity:
-    """Counts of events that halve every `half_life_s` seconds, up to any factor."""
+    """Counts of events that halve every `half_life_s` seconds, up to a common factor."""
 
     def __init__(self, n_items: int, half_life_s: float) -> None:
         self.counts = np.zeros(n_items)
@@ -190,7 +191,7 @@ class RecentPopularity:
         self._unit_at: float | None = None
 
     def add(self, places: Integers, times: Floats) -> None:
-        """Add events (n,) at epoch seconds (n,) that do not decrease from call to call."""
+        """Add events (n,) at epoch seconds (n,), which must not decrease from call to call."""
         for place, at in zip(places.tolist(), times.tolist(), strict=True):
             age = (at - self._unit_at) / self._half_life if self._unit_at is not None else 0.0
             if self._unit_at is None or age > FARTHEST:
@@ -200,7 +201,7 @@ class RecentPopularity:
 
 
 def _interactions(material: Material) -> Any:  # noqa: ANN401  # scipy has no types
-    """Return users by items: how often a user had an item."""
+    """Return a matrix of users by items: how often a user had an item."""
     sizes = [len(items) for items in material.sequences]
     rows = np.repeat(np.arange(len(sizes)), sizes)
     columns = _joined(material.sequences)

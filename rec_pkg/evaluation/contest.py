@@ -1,9 +1,9 @@
 """
-The baselines on the cases of a plan.
+Runs the baselines on the cases of a plan.
 
-Each learns from the log once and stays as it is; recent popularity sees all that happened strictly
-before a case. Under `loo`, whose log is streamed, they learn anew ten times. Decays and half-lives
-are chosen by nDCG@10 on the last tenth of the log, never on a test case.
+Each baseline learns from the log once; recent popularity sees everything strictly before a case.
+With `loo`, whose log is streamed, they learn again ten times. Decays and half-lives are chosen by
+nDCG@10 on the last tenth of the log, never on a test case.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ REFITS: Final = 10
 @dataclass(frozen=True, slots=True)
 class Contest:
     """
-    The catalogue, and whether what a user had before can be in his list.
+    The catalogue, and whether a user's list may contain items that the user had before.
 
-    Events of `disliking` kinds teach nothing and lead nowhere, but mark an item as had. `content`
-    takes the place of the model of that name.
+    Events of `disliking` kinds teach nothing and predict nothing, but mark an item as had.
+    `content` replaces the model of that name.
     """
 
     places: Mapping[str, int]
@@ -67,7 +67,7 @@ class Contest:
     def run(
         self, plan: Plan, on_progress: OnProgress = silent
     ) -> tuple[dict[str, Answers], dict[str, float]]:
-        """Return the answers of each model, and the decay or half-life (s) that was chosen."""
+        """Return the answers of each model, and its chosen decay or half-life (in seconds)."""
         chosen = self._choose(plan)
         answers: dict[str, Answers] = {}
         for number, name in enumerate(NAMES):
@@ -103,7 +103,7 @@ class Contest:
         return chosen
 
     def _learned(self, name: str, plan: Plan, decay: float) -> Answers:
-        """Learn from what comes before each part of the cases, and answer it."""
+        """Learn from the events before each part of the cases, and answer that part."""
         parts = min(REFITS, len(plan.cases)) if plan.protocol == "loo" else 1
         ends = np.linspace(0, len(plan.cases), parts + 1).astype(int).tolist()
         answered = []
@@ -158,7 +158,7 @@ class Contest:
 
 
 def rank(scores: Floats, target: int) -> float:
-    """Return 1 + the number of items above the target + half of those level with it."""
+    """Return 1 + the number of items above the target + half of those tied with it."""
     own = scores[target]
     if own == -np.inf:
         return np.inf
@@ -167,7 +167,7 @@ def rank(scores: Floats, target: int) -> float:
 
 
 def best(scores: Floats) -> Integers:
-    """Return the places of the 20 highest scores, highest first; equal ones in their order."""
+    """Return the places of the 20 highest scores, highest first; equal scores keep their order."""
     n = min(SHOWN, len(scores))
     limit = np.partition(scores, -n)[-n]
     able = np.flatnonzero((scores >= limit) & (scores > -np.inf))

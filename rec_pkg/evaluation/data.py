@@ -25,7 +25,7 @@ UNDATED: Final = "an event without occurred_at"
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An event of the log; `item_id` or `text` or both."""
+    """An event of the log, with `item_id`, `text`, or both."""
 
     user_id: str
     item_id: str | None
@@ -37,7 +37,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class HistoryRow:
-    """What a user did, oldest first, and what came next."""
+    """A user's events, oldest first, and the next one."""
 
     user_id: str
     history: tuple[str, ...]
@@ -49,9 +49,9 @@ class Dataset:
     """
     A data set as read: `events`, or the rows `valid` and `test`.
 
-    `texts` are what the encoder reads of each item, `documents` all that is said of it, both in the
-    order of `item_ids`. `dropped` counts rows that could not be used: unreadable ones, and those
-    that name an item that is not there.
+    `texts` are the encoder's inputs of the items, `documents` their full texts, both in the order
+    of `item_ids`. `dropped` counts rows that could not be used: unreadable ones, and those that
+    name an unknown item.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Dataset:
 
 
 class _EveryKind(frozenset[str]):
-    """Kinds of events are checked later, against the database."""
+    """Accepts every kind of event; kinds are checked later, against the database."""
 
     __slots__ = ()
 
@@ -81,7 +81,7 @@ def read_dataset(folder: Path) -> Dataset:
     Columns are those of `pgrec load`; rows have user_id, history (oldest first) and target.
 
     Raises:
-        BadInput: if files are missing or nothing in them can be used.
+        BadInput: if files are missing or contain nothing usable.
     """
     items_path = _file(folder, "items")
     if items_path is None:
@@ -115,7 +115,7 @@ def _file(folder: Path, name: str) -> Path | None:
 
 
 def _read(path: Path | None, convert: Callable[[Row], T]) -> tuple[list[T], int]:
-    """Return what the rows of a file become, and how many cannot be used."""
+    """Return the converted rows of a file, and the number of unusable rows."""
     good: list[T] = []
     bad = 0
     if path is None:
@@ -136,7 +136,7 @@ def _checked(row: Row | BadRow) -> Row:
 
 
 def _item_texts(row: Row) -> tuple[str, tuple[str, str]]:
-    """Return the id of an item, what the encoder reads of it, and all that is said of it."""
+    """Return an item's id, the encoder's input for it, and its full text."""
     item_id, _, title, body, attributes, tags, *_ = ItemRows()(row)
     known = json.loads(attributes or "{}")
     parts = (title, *map(str, known.values()), *(tags or ()), body)

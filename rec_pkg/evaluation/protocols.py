@@ -1,9 +1,9 @@
 """
-What is asked, and what may be known by then.
+The questions of an evaluation, and what may be known when each is asked.
 
-A plan is a log that is loaded before, a stream of later events, and test cases. The rule of every
-protocol is the same: a case sees the events strictly before its moment and no others. Events of
-one and the same moment see none of each other, whoever they belong to.
+A plan consists of a log that is loaded beforehand, a stream of later events, and test cases. Every
+protocol follows the same rule: a case sees only the events strictly before its moment. Events of
+the same moment do not see each other, whoever they belong to.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ BETWEEN_EVENTS: Final = timedelta(hours=1)
 """
 The invented clock of rows without times.
 
-In a sequence events are an hour apart, so that the latest counts most; what was a target is at or
-after `FIRST_TARGET_AT`, what came before it is earlier. Sequences are a millisecond apart, in the
-order of the file.
+The events of a sequence are an hour apart, so that the latest counts most; targets are at or after
+`FIRST_TARGET_AT`, and what came before them is earlier. Sequences are a millisecond apart, in file
+order.
 """
 
 
@@ -45,9 +45,9 @@ class Case:
     """
     A question and its answer.
 
-    `history` is all that the user did before `moment`, oldest first; `position` is how many events
-    of the stream come before `moment`. `person` is whoever stands behind `user_id`, over whom
-    intervals are taken.
+    `history` is everything the user did before `moment`, oldest first; `position` is the number of
+    stream events before `moment`. `person` is the person behind `user_id`; intervals are taken over
+    persons.
     """
 
     person: str
@@ -61,10 +61,10 @@ class Case:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """
-    What an evaluation does.
+    The steps of an evaluation.
 
-    With `fresh` the users of the cases are not in the log: the history of each is made known for
-    its own case only.
+    With `fresh`, the users of the cases are not in the log: each history is made known only for its
+    own case.
     """
 
     protocol: Protocol
@@ -96,12 +96,13 @@ def make_plan(
         dataset: with events for `time` and `loo`, with rows for `rows`.
         protocol: `time` asks for every event after the 90 % quantile of the times whose user is
             known by then; `loo` for the last event of every user; `rows` for the test rows.
-        core: keep users and items with at least so many others, over and over; 0 keeps all.
+        core: keep users and items that have at least this many of the other, applied repeatedly; 0
+            keeps all.
         keep_seen: whether an item that the user had before can be a target.
-        disliking: kinds of events that are no targets.
+        disliking: kinds of events that cannot be targets.
 
     Raises:
-        BadInput: if the data set is not of that form or leaves nothing to ask.
+        BadInput: if the data set does not have that form or leaves nothing to ask.
     """
     if protocol == "rows":
         plan = rows_plan(dataset.valid, dataset.test, keep_seen=keep_seen)
@@ -115,7 +116,7 @@ def make_plan(
 
 
 def core_events(events: Sequence[Event], core: int) -> Sequence[Event]:
-    """Return the events of users with `core` items and items with `core` users, texts besides."""
+    """Return the events of users with `core` items and items with `core` users, and all texts."""
     while core > 1:
         pairs = {(e.user_id, e.item_id) for e in events if e.item_id is not None}
         users = Counter(user for user, _ in pairs)
@@ -148,10 +149,10 @@ def loo_plan(events: Sequence[Event], *, keep_seen: bool, disliking: Collection[
     """
     Return the plan that asks for the last event of every user, each at its own moment.
 
-    Without `keep_seen` it is the last one on an item that the user had not had.
+    Without `keep_seen`, it is the last event on an item that was new to the user.
 
-    The log is what comes before the first such moment; all else is streamed, since what others did
-    later is not known either.
+    The log is everything before the first such moment; the rest is streamed, because events that
+    others did later are not known either.
     """
     last: dict[str, int] = {}
     had: set[tuple[str, str]] = set()
@@ -178,7 +179,7 @@ def _plan(
     *,
     keep_seen: bool,
 ) -> Plan:
-    """Walk through events in order of time; those from the place `first` on may be targets."""
+    """Walk through events ordered by time; those from the place `first` on may be targets."""
     histories: dict[str, list[Event]] = defaultdict(list)
     cases: list[Case] = []
     place = 0
@@ -209,9 +210,9 @@ def rows_plan(valid: Sequence[HistoryRow], test: Sequence[HistoryRow], *, keep_s
     """
     Return the plan whose log is the validation rows with their targets, on an invented clock.
 
-    Rows of one user that continue each other, each one's history being the end of what came
-    before, are one sequence: no event is in the log twice. Every test row is a user of its own,
-    asked an hour after its history and after the log.
+    Rows of one user in which each history ends with what came before form one sequence, so that no
+    event is in the log twice. Every test row is a user of its own, asked an hour after its history
+    and after the log.
     """
     log = [
         event
@@ -238,7 +239,7 @@ def rows_plan(valid: Sequence[HistoryRow], test: Sequence[HistoryRow], *, keep_s
 
 @dataclass(slots=True)
 class _Sequence:
-    """What a user of the validation rows did; what was a target begins at `first_target`."""
+    """The events of a user of the validation rows; the former targets begin at `first_target`."""
 
     user_id: str
     items: list[str]

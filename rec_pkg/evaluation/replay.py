@@ -1,8 +1,8 @@
 """
-A plan, played through the real tables.
+Plays a plan through the real tables.
 
-Events go in by `rec.track`, are folded by `rec.apply_pending` and merged by `rec.merge_deltas`;
-the lists are those of `rec.recommend` as of the moment of the case.
+Events are written by `rec.track`, folded by `rec.apply_pending` and merged by `rec.merge_deltas`;
+the lists come from `rec.recommend` as of the moment of the case.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ STEP: Final = "rec.recommend"
 
 def guard(store: Store, case: Case, *, fresh: bool) -> None:
     """
-    Pass if what the tables hold is what may be known at the moment of a case.
+    Check that the tables hold only what may be known at the moment of a case.
 
-    Of the user: exactly the history. Of everybody: nothing at or after the moment. With `fresh`,
-    nothing of the other cases either.
+    They must hold exactly the user's history, and nothing of any user at or after the moment. With
+    `fresh`, they must hold nothing of the other cases either.
 
     Raises:
-        Leak: if there is anything else.
+        Leak: if they hold anything else.
     """
     seen = store.visible(case.user_id)
     if seen.items != [event.item_id for event in case.history]:
@@ -59,18 +59,18 @@ def play(  # noqa: PLR0913  # two ways to ask, and what to ask
     on_progress: OnProgress = silent,
 ) -> dict[str, Answers]:
     """
-    Return the lists of the product (rec) for the cases of a plan whose log is loaded and folded.
+    Return the product's lists (rec) for the cases of a plan whose log is loaded and folded.
 
-    Beside them, if asked for, what an oracle makes of the items that they are chosen from: the
-    target comes first if it is one of them. No order of these candidates can be better.
+    With `oracle`, also return an oracle's lists of the same candidates: the target comes first if
+    it is one of them. No order of the candidates can be better.
 
     Args:
         store: the scratch database.
-        plan: its cases in order of their moments.
+        plan: its cases are ordered by their moments.
         places: of the items, by their ids.
-        keep_seen: let items that the user had before into the list.
-        frozen: leave popularity and transitions as they are after the log.
-        oracle: ask for the candidates of each list, too, which takes nearly as long.
+        keep_seen: whether lists may contain items that the user had before.
+        frozen: keep popularity and transitions as they are after the log.
+        oracle: also query the candidates of each list, which takes nearly as long.
         on_progress: called after each case.
 
     Raises:
@@ -106,7 +106,7 @@ def play(  # noqa: PLR0913  # two ways to ask, and what to ask
 
 
 def _with_first(lists: Integers, targets: Integers, able: Flags) -> Integers:
-    """Return lists (n, 20) with the targets (n,) at the heads of those that are able to have it."""
+    """Return lists (n, 20) that start with the targets (n,) wherever `able` is true."""
     best = lists.copy()
     for place in np.flatnonzero(able):
         others = lists[place][lists[place] != targets[place]]
@@ -115,6 +115,6 @@ def _with_first(lists: Integers, targets: Integers, able: Flags) -> Integers:
 
 
 def _ranks(lists: Integers, targets: Integers) -> Floats:
-    """Return the rank of each target in its list, infinity where it is not in it."""
+    """Return the rank of each target in its list, infinity if it is not there."""
     hits = lists == targets[:, None]
     return np.where(hits.any(axis=1), hits.argmax(axis=1) + 1.0, np.inf)

@@ -1,4 +1,4 @@
-"""What an evaluation found: a table, JSON, a picture."""
+"""The results of an evaluation: a table, JSON, a picture."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HEADINGS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The figures of one model; those of cold items and cold users hold accuracy only."""
+    """The figures of one model; for cold items and cold users, accuracy only."""
 
     figures: Mapping[str, Figure]
     coverage: float
@@ -41,9 +41,9 @@ class Result:
 @dataclass(frozen=True, slots=True)
 class Report:
     """
-    An evaluation: `n` cases by `protocol`, the figures of each model, and how they came about.
+    An evaluation: `n` cases by `protocol`, the figures of each model, and how they were obtained.
 
-    `facts` holds the options, the parameters of the baselines and the time it took.
+    `facts` holds the options, the parameters of the baselines and the time taken.
     """
 
     dataset: str
@@ -53,13 +53,13 @@ class Report:
     facts: Mapping[str, Any]
 
     def as_json(self) -> dict[str, Any]:
-        """Return what is written to a file: plain figures, and intervals of 95 % beside them."""
+        """Return the content of the JSON file: plain figures, each with its 95 % interval."""
         models = {name: _plain(result) for name, result in self.models.items()}
         head = {"dataset": self.dataset, "protocol": self.protocol, "n": self.n}
         return head | dict(self.facts) | {"models": models}
 
     def as_table(self) -> Table:
-        """Return a table with a row for each model; of cold items and users, hit rate and nDCG."""
+        """Return a table with a row per model; for cold items and users, hit rate and nDCG."""
         title = f"{self.dataset}, {self.protocol}: {self.n:,} cases, intervals of 95 % over users"
         table = Table(title=title, box=None, pad_edge=False, header_style="bold")
         for heading in ("model", *HEADINGS.values(), *self._parts()):
@@ -75,7 +75,7 @@ class Report:
 
 
 def plot(report: Report, path: Path) -> None:
-    """Draw hit rate and nDCG of each model with its interval into a PNG."""
+    """Draw each model's hit rate and nDCG with its interval into a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  # slow to import
     from matplotlib.figure import Figure as Picture  # noqa: PLC0415  # the same
 

@@ -1,4 +1,4 @@
-"""An evaluation from folder to report."""
+"""Runs an evaluation, from folder to report."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ if TYPE_CHECKING:
     from rec_pkg.settings import Settings
 
 COLD_HISTORY: Final = 2
-"""A user with so few events, or fewer, is cold."""
+"""A user with at most this many events is cold."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """
-    How to evaluate.
+    The options of an evaluation.
 
-    `protocol` None is `time` where there are events, else `rows`. `core` keeps users and items
-    with so many others (`time` and `loo`). `frozen` leaves the collaborative tables as they are
-    after the log. `limit` draws so many cases, with `seed`. With `tune` the vectors are calibrated
-    on the catalogue and the ranker is tuned on the log first. With `oracle` the best order of the
-    candidates is a model, too. `ranker` names the row of `rec.rankers` in the configured database
-    that lists are made with; None is what `pgrec migrate` gives.
+    `protocol` None means `time` if there are events, else `rows`. `core` keeps users and items that
+    have this many of the other (`time` and `loo`). `frozen` keeps the collaborative tables as they
+    are after the log. `limit` draws this many cases, with `seed`. With `tune`, the vectors are
+    calibrated on the catalogue and the ranker is tuned on the log first. With `oracle`, the best
+    order of the candidates is another model. `ranker` names the row of `rec.rankers` in the
+    configured database that makes the lists; None means the ranker of a new database.
     """
 
     protocol: Protocol | None = None
@@ -73,9 +73,9 @@ def evaluate(
     Play the log of a data set through a scratch database and score its lists.
 
     Raises:
-        BadInput: if the folder holds no usable data set.
+        BadInput: if the folder has no usable data set.
         DatabaseRefused: if the role may not create databases.
-        Leak: if a list could have been made from what was not known at its moment.
+        Leak: if a list could have been made from data that was not known at its time.
     """
     options = options or Options()
     started = perf_counter()
@@ -125,7 +125,7 @@ def evaluate(
 
 
 def _asked(dataset: Dataset, plan: Plan, options: Options) -> dict[str, Any]:
-    """Return what was asked for, and of how many."""
+    """Return the options of the evaluation, and the numbers of what it covered."""
     return {
         "users": len({case.person for case in plan.cases}),
         "items": len(dataset.item_ids),
@@ -195,7 +195,7 @@ def _part(
 
 
 def _cold_items(plan: Plan) -> NDArray[np.bool_]:
-    """Return which targets no event names before the case (n,)."""
+    """Return which targets have no event before their case (n,)."""
     known = Counter(event.item_id for event in plan.log)
     cold, done = [], 0
     for case in plan.cases:

@@ -1,8 +1,8 @@
 """
-A scratch database on the configured server: never the user's own schema.
+A scratch database on the configured server, so that the user's own schema is never touched.
 
-Items and texts are encoded once into a database that is kept; its name holds a digest of what the
-encoder reads and of the encoder. Every evaluation works in a copy, which it drops.
+Items and texts are encoded once into a database that is kept; its name contains a digest of the
+encoder and its inputs. Every evaluation works in a copy and drops it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def scratch_database(
     settings: Settings, dataset: Dataset, on_progress: OnProgress
 ) -> Iterator[str]:
     """
-    Give the conninfo of a database with the items of `dataset` encoded and an empty log.
+    Yield the conninfo of a database with the items of `dataset` encoded and an empty log.
 
     Raises:
         DatabaseRefused: if the role may not create databases.
@@ -72,10 +72,10 @@ def run_worker(
     settings: Settings, conninfo: str, waiting: Callable[[], int], on_progress: OnProgress
 ) -> None:
     """
-    Run `pgrec worker --once` on a database until nothing waits there.
+    Run `pgrec worker --once` on a database until its queue is empty.
 
     Raises:
-        WorkerSilent: if it fails; the end of what it said is in the message.
+        WorkerSilent: if it fails; the message contains the end of its output.
     """
     environment = os.environ | {
         "PGREC_DATABASE_URL": conninfo,
@@ -110,7 +110,7 @@ def _watch(
 
 
 def _digest(server: Connection[Any], settings: Settings, dataset: Dataset) -> str:
-    """Return what the kept database depends on: texts, encoder, tables, and whose it is."""
+    """Return a digest of what the kept database depends on: texts, encoder, tables, and owner."""
     record = load_record(settings.encoder)
     digest = sha256(fetch(record, settings.cache_dir).fingerprint.encode())
     digest.update(str(server.execute("select current_user").fetchone()).encode())
@@ -127,7 +127,7 @@ def _event_texts(dataset: Dataset) -> list[str]:
 
 
 def _fill(settings: Settings, address: str, dataset: Dataset, on_progress: OnProgress) -> None:
-    """Bring the kept database to this version, with every item and every text encoded."""
+    """Bring the kept database to this version, with all items and texts encoded."""
     engine = create_engine(f"{DRIVER}://", creator=lambda: psycopg.connect(address))
     try:
         schema.migrate(engine, dims=load_record(settings.encoder).dims)
@@ -139,7 +139,7 @@ def _fill(settings: Settings, address: str, dataset: Dataset, on_progress: OnPro
             load_items(connection, dataset.items_path)
     with Store.open(address) as store:
         if store.items_to_encode() == 0:
-            store.forget_users()  # of a run that was interrupted
+            store.forget_users()  # left by an interrupted run
             return
         texts = [
             Event("texts", None, "search", text, None, FIRST_TARGET_AT)
@@ -155,7 +155,7 @@ def _fill(settings: Settings, address: str, dataset: Dataset, on_progress: OnPro
 
 @contextmanager
 def _alone(server: Connection[Any], name: str) -> Iterator[None]:
-    """Keep out other evaluations of the same data while the kept database is made and copied."""
+    """Lock out other evaluations of the same data while the kept database is made and copied."""
     server.execute("select pg_advisory_lock(hashtextextended(%s, 0))", [name])
     try:
         yield
@@ -172,7 +172,7 @@ def _make(server: Connection[Any], name: str, template: str) -> None:
         server.execute(call.format(sql.Identifier(name), sql.Identifier(template)))
     except psycopg.errors.InsufficientPrivilege as error:
         raise DatabaseRefused(
-            "an evaluation works in a database of its own, so its role needs the right to create "
+            "an evaluation creates a database of its own, so its role needs the right to create "
             "one: alter role ... createdb"
         ) from error
 

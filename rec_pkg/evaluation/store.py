@@ -30,7 +30,7 @@ FOLDED_AT_ONCE: Final = 5000
 
 @dataclass(frozen=True, slots=True)
 class Visible:
-    """What a list of a user can be made from: his events, and the latest moment in the tables."""
+    """The data behind a user's list: their events, and the latest moments in the tables."""
 
     items: list[str | None]
     latest: datetime | None
@@ -38,7 +38,7 @@ class Visible:
 
 
 class Store:
-    """A connection to a scratch database, in autocommit but for `taken_back`."""
+    """A connection to a scratch database, in autocommit except within `taken_back`."""
 
     def __init__(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
         self._connection = connection
@@ -46,14 +46,14 @@ class Store:
     @classmethod
     @contextmanager
     def open(cls, conninfo: str) -> Iterator[Self]:
-        """Connect, and disconnect at the end. What a crash would cost does not matter here."""
+        """Connect, and disconnect at the end. A crash may lose data, which is harmless here."""
         with psycopg.connect(conninfo, autocommit=True) as connection:
             connection.execute("set synchronous_commit = off")
             register_vector(connection)
             yield cls(connection)
 
     def take_ranker(self, ranker: Mapping[str, Any]) -> None:
-        """Make lists with these settings, a row of `rec.rankers` by column, from now on."""
+        """Use these settings, a row of `rec.rankers` by column, for all lists from now on."""
         default = Jsonb({**ranker, "ranker": "default"})
         with self._connection.transaction():
             self._connection.execute("delete from rec.rankers")
@@ -68,7 +68,7 @@ class Store:
         return dict(self._connection.execute("select kind, weight from rec.event_kinds"))
 
     def items_to_encode(self) -> int:
-        """Return how many items have no vector of their content yet."""
+        """Return how many items lack a vector of their current content."""
         return int(self._one("select count(*) from rec.items where stale")[0])
 
     def pending(self) -> int:
@@ -87,7 +87,7 @@ class Store:
             merge_events(self._connection)
 
     def gather_statistics(self) -> None:
-        """Let plans rest on facts, and index the log by time, for the guard alone."""
+        """Update the planner's statistics, and index the log by time for the guard's sake."""
         self._connection.execute(
             "create index if not exists evaluation_events_at on rec.events (occurred_at)"
         )
@@ -103,7 +103,7 @@ class Store:
                 )
 
     def fold(self) -> None:
-        """Fold what is pending."""
+        """Fold all pending events."""
         while self._one("select rec.apply_pending(%s)", (FOLDED_AT_ONCE,))[0]:
             pass
 
@@ -113,7 +113,7 @@ class Store:
             pass
 
     def recommend(self, user_id: str, k: int, as_of: datetime, *, exclude_seen: bool) -> list[str]:
-        """Return the items of the list that the product gives, best first."""
+        """Return the items of the product's list, best first."""
         rows = self._connection.execute(
             "select item_id from rec.recommend(p_user_id => %s, p_k => %s,"
             " p_exclude_seen => %s, p_as_of => %s) order by rank",
@@ -122,7 +122,7 @@ class Store:
         return [item_id for (item_id,) in rows]
 
     def candidates(self, user_id: str, k: int, as_of: datetime, *, exclude_seen: bool) -> set[str]:
-        """Return the items that such a list of `k` is chosen from."""
+        """Return the candidates that a list of `k` is chosen from."""
         rows = self._connection.execute(
             "select c.item_id from rec_internal.ranker('default') r"
             " cross join rec_internal.profile_of(%(user)s, r, %(as_of)s) u"
@@ -133,7 +133,7 @@ class Store:
         return {item_id for (item_id,) in rows}
 
     def visible(self, user_id: str) -> Visible:
-        """Return what the next list of a user can be made from."""
+        """Return the data that the user's next list can be made from."""
         items, latest, folded_until = self._one(
             "select array(select item_id from rec.events where user_id = %(user)s"
             " order by occurred_at, event_id),"
@@ -150,12 +150,12 @@ class Store:
 
     @contextmanager
     def taken_back(self) -> Iterator[None]:
-        """Undo at the end all that is done meanwhile."""
+        """Undo everything done inside the block at its end."""
         with self._connection.transaction(force_rollback=True):
             yield
 
     def vectors(self, item_ids: Sequence[str]) -> NDArray[np.float32]:
-        """Return the vectors (n, dims) of items; zeros where there is none."""
+        """Return the vectors (n, dims) of items, or zeros where a vector is missing."""
         rows = self._connection.execute("select item_id, embedding from rec.item_vectors")
         found = {item_id: embedding.to_numpy() for item_id, embedding in rows}
         empty = np.zeros_like(next(iter(found.values()), np.zeros(1)))
@@ -170,7 +170,7 @@ class Store:
         return str(self._one("select name from rec_internal.encoders where active")[0])
 
     def forget_users(self) -> None:
-        """Empty the log and what was folded of it; vectors of items and texts stay."""
+        """Empty the log and everything folded from it; vectors of items and texts stay."""
         with self._connection.transaction():
             self._connection.execute("select rec_internal.erasing(true)")
             self._connection.execute(

@@ -1,4 +1,4 @@
-"""What an operator does before going live: calibrate the vectors and tune the ranker."""
+"""An operator's preparation for going live: calibrate the vectors and tune the ranker."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ OF_CONTENT = ("latest", "closest", "repeat")
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """What was found on the log; `content` are decay and weights of content terms alone."""
+    """The result on the log; `content` holds decay and weights of the content terms alone."""
 
     facts: dict[str, Any]
     content: dict[str, float] | None
 
 
 def calibrate(conninfo: str, on_progress: OnProgress) -> bool:
-    """Calibrate the vectors on the catalogue, unless it is too small for that."""
+    """Calibrate the vectors on the catalogue; return False if it is too small."""
     with psycopg.connect(conninfo, autocommit=True) as connection:
         try:
             calibrating.calibrate(connection, on_progress=on_progress)
@@ -42,7 +42,7 @@ def calibrate(conninfo: str, on_progress: OnProgress) -> bool:
 def tune(
     conninfo: str, plan: Plan, *, keep_seen: bool, seed: int, on_progress: OnProgress
 ) -> Tuned:
-    """Tune the ranker on the log of a plan, which is loaded and folded, as `pgrec tune` does."""
+    """Tune the ranker on a plan's log, which is loaded and folded, as `pgrec tune` does."""
     options = tuning.Options(
         keep_seen=keep_seen,
         since=FIRST_TARGET_AT if plan.fresh else None,
@@ -65,7 +65,7 @@ def tune(
 def _content(
     replay: tuning.Replay, options: tuning.Options, on_progress: OnProgress
 ) -> dict[str, float]:
-    """Fit content terms alone on the same examples."""
+    """Fit the content terms alone on the same examples."""
     search = Search(replay.learning, options.seed, on_progress)
     terms = tuple(term for term in OF_CONTENT if term in search.telling)
     choice, weights = search.best(Choice(terms, 0.7, 0.0))
