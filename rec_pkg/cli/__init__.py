@@ -106,7 +106,9 @@ def worker(
     metrics_port: Annotated[
         int | None,
         typer.Option(
-            min=0, max=65535, help="Port of the Prometheus metrics; 0: none. [PGREC_METRICS_PORT]"
+            min=0,
+            max=65535,
+            help="Port of the Prometheus metrics, 0: none. Default: PGREC_METRICS_PORT, else 9478.",
         ),
     ] = None,
 ) -> None:

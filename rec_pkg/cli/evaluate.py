@@ -77,7 +77,8 @@ def evaluate(
         ),
     ] = False,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Ask only this many questions, drawn at random.")
+        int | None,
+        typer.Option(min=1, help="Ask only this many questions, drawn at random. Default: all."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random sample.")] = 0,
     ranker: Annotated[

@@ -23,10 +23,10 @@ PSQL: Final = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
 @app.command(rich_help_panel="Set up")
 def up() -> None:
     """
-    Prepare the database: start the embedded server if it is in use, and migrate.
+    Prepare the database: start the embedded server if no other is configured, and migrate.
 
     If PGREC_DATABASE_URL or libpq's variables name a database, no server is started and that
-    database is migrated. Running it again is harmless.
+    database is migrated. Existing data is kept; running it again is harmless.
     """
     from rec_pkg.database import embedded_server
 

@@ -155,6 +155,8 @@ def track(
     """
     Log an event of a user and print its id.
 
+    The event needs an item, a text, or both.
+
         pgrec track ada shop-en-001
         pgrec track ada --kind search --text "warm winter jacket"
     """
