@@ -1,5 +1,5 @@
-# pgrec as a container: the worker, and every other command. All that it needs to run is built in,
-# the encoder's files too, so that it starts without any network but the database's.
+# pgrec as a container: the worker and every other command. The image includes the encoder's files,
+# so that a container needs no network except the database's.
 
 FROM python:3.12.14-slim-trixie AS build
 
@@ -23,7 +23,7 @@ FROM python:3.12.14-slim-trixie
 RUN useradd --uid 10001 --create-home pgrec
 COPY --from=build /opt/pgrec /opt/pgrec
 ENV PATH=/opt/pgrec/bin:$PATH PGREC_CACHE_DIR=/opt/pgrec/cache
-# onnxruntime reports its use to its makers, and keeps an id for it in ~/.cache, unless told not to.
+# Without this, onnxruntime sends telemetry and keeps an id for it in ~/.cache.
 ENV ORT_DISABLE_TELEMETRY=1 HF_HUB_OFFLINE=1
 USER 10001
 WORKDIR /home/pgrec

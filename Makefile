@@ -1,10 +1,10 @@
-# `make demo` and `make test` need Python 3.11 or newer and nothing else: all that they use is
-# installed into .venv, and again only when pyproject.toml changes.
+# `make demo` and `make test` need only Python 3.11 or newer: everything else is installed into
+# .venv, once and again when pyproject.toml changes.
 
 PYTHON ?= python3
 ARGS ?=
 
-# onnxruntime reports its use to its makers unless told not to.
+# Without this, onnxruntime sends telemetry.
 export ORT_DISABLE_TELEMETRY := 1
 
 BIN := .venv/bin
@@ -12,27 +12,27 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --editab
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test calendar faults hostile bench bench-large lint format wheel quality clean
-# One pip at a time.
+# Only one pip may run at a time.
 .NOTPARALLEL:
 
 help:
-	@echo 'make demo    start a Postgres of its own, load a catalogue and recommend'
-	@echo 'make test    run the tests; ARGS="-k interest" runs some of them'
-	@echo 'make calendar what reads the clock, on other days and in other zones: some 10 minutes; needs a C compiler'
-	@echo 'make hostile tens of thousands of odd and broken inputs; half an hour'
-	@echo 'make faults  kill workers and servers, cut lines, fill disks: some 20 minutes'
-	@echo 'make lint    check style and types of the Python and the SQL'
-	@echo 'make format  format the Python'
-	@echo 'make wheel   build dist/pgrec-*.whl'
-	@echo 'make bench   time everything beside what it stands on, on 100,000 items; figures in bench.json and .png'
-	@echo 'make bench-large  a million items, a worker under steady load, the cost of a small encoder; an hour'
-	@echo 'make quality DATA=folder  tune on and evaluate three data sets; an hour, figures in build/quality'
-	@echo 'make clean   remove .venv and all that was built; PYTHON=python3.12 chooses for the next'
+	@echo 'make demo                 start an embedded Postgres, load a sample catalogue and recommend'
+	@echo 'make test                 run the tests; ARGS="-k interest" selects some of them'
+	@echo 'make calendar             run clock-dependent tests on other dates and in other zones; 10 minutes, needs a C compiler'
+	@echo 'make hostile              test tens of thousands of odd and broken inputs; half an hour'
+	@echo 'make faults               kill workers and servers, cut connections, fill disks; 20 minutes'
+	@echo 'make lint                 check style and types of the Python and the SQL'
+	@echo 'make format               format the Python'
+	@echo 'make wheel                build dist/pgrec-*.whl'
+	@echo 'make bench                time everything beside its baseline, on 100,000 items; writes bench.json and .png'
+	@echo 'make bench-large          time a million items, a worker under steady load, and a small encoder; an hour'
+	@echo 'make quality DATA=folder  tune on and evaluate three data sets; an hour, writes build/quality'
+	@echo 'make clean                remove .venv and everything built; then PYTHON=python3.12 selects another Python'
 
 demo: .venv/.for-demo
 	@$(BIN)/pgrec demo $(ARGS)
 
-# Two at a time, each with a server of its own.
+# Two processes, each with its own server.
 test: .venv/.for-test
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
@@ -42,7 +42,7 @@ calendar: .venv/.for-test
 hostile: .venv/.for-test
 	@$(BIN)/python -m pytest tests/hostile --full --timeout 3600 $(ARGS)
 
-# Ends with a count of what was survived; a small share of it is part of `make test`.
+# Ends with a count of survived faults; `make test` includes a small part of them.
 faults: .venv/.for-test
 	@$(BIN)/python -m pytest tests/faults --full $(ARGS)
 
@@ -69,7 +69,7 @@ bench-large: .venv/.for-test
 	@$(BIN)/python tests/bench/large.py $(ARGS)
 	@$(BIN)/python tests/bench/summary.py $(ARGS)
 
-# Seen items stay in the lists of the shop, where people buy again.
+# Lists of the shop keep seen items, because people buy them again.
 quality: .venv/.for-test
 	@mkdir -p build/quality
 	@for set in movielens_small movietweetings; do \
@@ -87,11 +87,11 @@ clean:
 .venv/.for-lint: EXTRAS = embedded,encoder,evaluate,test,lint
 
 .venv/.for-demo .venv/.for-test .venv/.for-lint: .venv/.made pyproject.toml
-	@echo 'Installing pgrec[$(EXTRAS)] into .venv; once, a minute or more'
+	@echo 'Installing pgrec[$(EXTRAS)] into .venv; once, takes a minute or more'
 	@$(INSTALL) '.[$(EXTRAS)]'
 	@touch $@
 
-# Debian splits ensurepip from its python3; without it a venv is left behind half made.
+# Debian packages ensurepip separately; without it, a failed venv is left half made.
 .venv/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo 'pgrec needs Python 3.11 or newer, and $(PYTHON) is not; try: make PYTHON=python3.12 ...' >&2; \
