@@ -42,7 +42,7 @@ TERMS: Final = (
     Term("transition", "how often users went on to it", by_decay=True, lift=1.0),
     Term("together", "how often users had it beside the last items", by_decay=True, lift=1.0),
     Term("trend", "popularity that decays", by_half_life=True, lift=-1.0),
-    Term("newness", "no event speaks for the item yet", lift=-1.0),
+    Term("newness", "no event supports the item yet", lift=-1.0),
     Term("repeat", "the user has seen the item"),
     Term("aversion", "closeness to what the user disliked", sign=-1),
 )

