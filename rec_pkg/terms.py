@@ -38,7 +38,7 @@ class Term:
 TERMS: Final = (
     Term("content", "closeness to the user's interests", of_events=True),
     Term("latest", "closeness to the last events", of_events=True, by_decay=True),
-    Term("closest", "closeness to the closest of the last events", of_events=True),
+    Term("closest", "closeness to the nearest of the last events", of_events=True),
     Term("transition", "how often users went on to it", by_decay=True, lift=1.0),
     Term("together", "how often users had it beside the last items", by_decay=True, lift=1.0),
     Term("trend", "popularity that decays", by_half_life=True, lift=-1.0),

@@ -98,9 +98,9 @@ category minus two of another, share of the 8 nearest in the first one.
     means of groups, ridge 1         .1523   .358   5.6    .393
     means of groups, ridge 0.3       .1514   .325   4.6    .344
 
-Whitening helps on the catalogue it was fitted on (HR .1529 without, .155 to .156 at ridges from 3 to
-0.01), where the common directions do not distinguish items. Elsewhere they do. MiniLM behaves the
-same way.
+Whitening helps on the catalogue it was fitted on (HR .1529 without, .155 to .156 at ridges from 3
+to 0.01), where the common directions do not distinguish items. Elsewhere they do. MiniLM behaves
+the same way.
 """
 
 E5_WEIGHTS: Final = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"

@@ -15,9 +15,9 @@ another catalogue (9,065 rows, standard error .002).
     bytes, one scale fitted on texts (99.99 %)      3.5   .9943
     bytes, one scale fitted on texts (maximum)      3.5   .9879
 
-One scale for a whole batch makes a vector depend on the other texts of its batch. Weights of 4 or 8
-bits in blocks of 32 or 128, with activations of bytes in the same blocks, are no faster than float32
-for more than a few tokens.
+One scale for a whole batch makes a vector depend on the other texts of its batch. Weights of 4 or
+8 bits in blocks of 32 or 128, with activations of bytes in the same blocks, are no faster than
+float32 for more than a few tokens.
 
 Source of the model: intfloat/multilingual-e5-small (MIT), a BERT encoder over XLM-R's vocabulary.
 """
