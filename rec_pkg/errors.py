@@ -29,7 +29,7 @@ class SchemaMissing(RecError):
 
 
 class SchemaTorn(RecError):
-    """Schemas `rec` and `rec_internal` work only together; restore one or drop the other."""
+    """Schemas `rec` and `rec_internal` work only together; restore both, or drop the other, too."""
 
 
 class PgvectorMissing(RecError):

@@ -56,9 +56,9 @@ def play(settings: Settings, console: Console, database_url: str | None = None) 
     Set everything up, play the story on `console`, and leave the server running for the user.
 
     Args:
-        settings: of the environment; the database that they name is left alone.
-        console: what the story is told on.
-        database_url: a database to play in; None for the embedded server.
+        settings: from the environment; the database they name is left alone.
+        console: shows the story.
+        database_url: a database to play in; None means the embedded server.
 
     Raises:
         WorkerSilent: if the worker does not answer.

@@ -58,7 +58,7 @@ def run(settings: Settings, conninfo: str, *, once: bool = False) -> None:
 
 
 def _serve(metrics: Metrics, settings: Settings) -> None:
-    """Serve the metrics; where another worker has the default port, this one does without."""
+    """Serve the metrics, but go without if another worker has the default port."""
     try:
         metrics.serve(settings.metrics_host, settings.metrics_port)
     except BadInput as error:
