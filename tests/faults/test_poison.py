@@ -25,7 +25,7 @@ REFUSE_ITEM_9 = """
     when (new.to_item = 'item 9') execute function public.refuse();
 """
 REASONS = (
-    "EncoderInvalid: The encoder does not give what its record promises.",
+    "EncoderInvalid: The encoder does not produce what its record declares.",
     "ZeroDivisionError",
     "its vector is zero, or not finite in half precision",
 )

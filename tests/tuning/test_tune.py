@@ -237,7 +237,7 @@ def test_undo_brings_back_settings_and_counts_one_tuning_at_a_time(
     assert counts(shop) == pytest.approx(first_counts)
     last = run("tune", "--undo", status=1)
     assert last.stderr.splitlines() == [
-        "pgrec: The input cannot be used. (there is no tuning to take back)"
+        "pgrec: The input cannot be used. (there is no tuning to undo)"
     ]
     assert tunable(shop) == first
     undone = shop.execute("select undone_at is not null from rec.tunings order by tuning_id")
