@@ -4,21 +4,18 @@ import os
 import shutil
 import signal
 import tempfile
-from contextlib import contextmanager, suppress
-from itertools import count
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from typing import TYPE_CHECKING
 
-import psycopg
 import pytest
 import structlog
-from pgvector.psycopg import register_vector
-from psycopg import sql
-from sqlalchemy import create_engine, make_url
+from sqlalchemy import make_url
 
+from rec_pkg import schema
 from rec_pkg.database.embedded import EmbeddedServer
 from rec_pkg.settings import Settings
+from tests.support import databases
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,9 +33,6 @@ CARELESS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "of
 ZONE = {"timezone": os.environ.get("TEST_TIMEZONE", "UTC")}  # `make calendar` sets it
 IN_MEMORY = Path("/dev/shm")  # noqa: S108  # a folder of our own is made there
 ROOM = 6 << 30  # bytes, several times what the tests of one session take
-DRIVER = "postgresql+psycopg"
-PREFIX = f"pgrec_test_{uuid4().hex[:8]}"  # sessions may share a server
-NUMBERS = count(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -78,34 +72,16 @@ def server() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def template(server: str) -> Iterator[str]:
     """Name of a database that was migrated once and that nobody is connected to."""
-    from rec_pkg.schema import migrate  # noqa: PLC0415  # tests of other subjects do without
-
-    name = f"{PREFIX}_template"
-    _create(server, name, "template0")
-    engine = create_engine(make_url(_with_database(server, name)).set(drivername=DRIVER))
-    try:
-        migrate(engine)
-        engine.dispose()  # a database that is copied has no visitors
-        yield name
-    finally:
-        engine.dispose()
-        _drop(server, name)
+    with databases.new_database(server) as url:
+        with databases.engine_of(url) as engine:
+            schema.migrate(engine)
+        yield str(make_url(url).database)
 
 
 @pytest.fixture(scope="session")
 def new_database(server: str, template: str) -> Callable[[], AbstractContextManager[str]]:
     """A function that gives the URL of a fresh migrated database, for as long as it is open."""
-
-    @contextmanager
-    def database() -> Iterator[str]:
-        name = f"{PREFIX}_{next(NUMBERS)}"
-        _create(server, name, template)
-        try:
-            yield _with_database(server, name)
-        finally:
-            _drop(server, name)
-
-    return database
+    return lambda: databases.new_database(server, template)
 
 
 @pytest.fixture
@@ -116,19 +92,17 @@ def database_url(new_database: Callable[[], AbstractContextManager[str]]) -> Ite
 
 
 @pytest.fixture
-def db(database_url: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+def db(database_url: str) -> Iterator[databases.Connection]:
     """A connection to a fresh migrated database, in autocommit."""
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        register_vector(connection)
+    with databases.connected(database_url) as connection:
         yield connection
 
 
 @pytest.fixture
 def engine(database_url: str) -> Iterator[Engine]:
     """A SQLAlchemy engine on the fresh migrated database."""
-    engine = create_engine(make_url(database_url).set(drivername=DRIVER))
-    yield engine
-    engine.dispose()
+    with databases.engine_of(database_url) as engine:
+        yield engine
 
 
 @pytest.fixture(scope="session")
@@ -155,22 +129,3 @@ def _in_memory() -> Path | None:
         if shutil.disk_usage(IN_MEMORY).free > ROOM:
             return IN_MEMORY
     return None
-
-
-def _with_database(url: str, name: str) -> str:
-    return make_url(url).set(database=name).render_as_string(hide_password=False)
-
-
-def _create(server: str, name: str, template: str) -> None:
-    statement = sql.SQL("create database {} template {}")
-    _execute(server, statement.format(sql.Identifier(name), sql.Identifier(template)))
-
-
-def _drop(server: str, name: str) -> None:
-    statement = sql.SQL("drop database if exists {} with (force)")
-    _execute(server, statement.format(sql.Identifier(name)))
-
-
-def _execute(server: str, statement: sql.Composed) -> None:
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(statement)

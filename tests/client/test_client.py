@@ -87,13 +87,6 @@ def shop(db: Db) -> None:
 
 
 @pytest.fixture
-def engine(database_url: str) -> Iterator[sa.Engine]:
-    engine = sa.create_engine(sa.make_url(database_url).set(drivername="postgresql+psycopg"))
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
 def client(engine: sa.Engine, shop: None) -> Client:  # noqa: ARG001  # the client's shop has items
     return Client(engine)
 

@@ -41,13 +41,6 @@ UNIT = [1.0] + [0.0] * (DIMS - 1)
 
 
 @pytest.fixture
-def engine(database_url: str) -> Iterator[sa.Engine]:
-    engine = sa.create_engine(sa.make_url(database_url).set(drivername="postgresql+psycopg"))
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
 def session(engine: sa.Engine) -> Iterator[Session]:
     with Session(engine) as session:
         yield session

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -13,11 +12,11 @@ import pytest
 from pgvector import HalfVector
 from pgvector.psycopg import register_vector
 
-from rec_pkg.database.embedded import EmbeddedServer
 from rec_pkg.encoder.calibration import Calibration, fit_calibration
 from rec_pkg.errors import BadInput, CalibrationRefused
 from rec_pkg.operations.calibrating import calibrate, uncalibrate
-from rec_pkg.settings import Settings
+from tests.support.programs import dump
+from tests.support.shops import add_items
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +50,7 @@ def shop(db: Connection) -> Connection:
     db.execute(
         "select rec_internal.register_encoder(%s, 'made up', '{\"a\": 1}', %s)", [BASE, DIMS]
     )
-    add_items(db, ITEMS)
+    fill(db, ITEMS)
     for number in range(EVENTS):
         text = TEXTS[number % 7] if number % 7 < len(TEXTS) else None
         item = None if number % 21 == 0 else f"i{number * 37 % ITEMS:03}"
@@ -76,16 +75,9 @@ def shop(db: Connection) -> Connection:
     return db
 
 
-def add_items(db: Connection, count: int) -> None:
-    with db.cursor() as cursor:
-        with cursor.copy("copy rec.items (item_id, title) from stdin") as copy:
-            for number in range(count):
-                copy.write_row((f"i{number:03}", f"thing {number}"))
-        with cursor.copy("copy rec.item_vectors from stdin with (format binary)") as copy:
-            copy.set_types(["text", "halfvec"])
-            for number, vector in enumerate(unit_vectors(count, 1)):
-                copy.write_row((f"i{number:03}", HalfVector(vector)))
-    db.execute("update rec.items set encoded_hash = content_hash")
+def fill(db: Connection, count: int) -> None:
+    vectors = {f"i{number:03}": vector for number, vector in enumerate(unit_vectors(count, 1))}
+    add_items(db, vectors, title=[f"thing {number}" for number in range(count)])
 
 
 def stored(db: Connection, query: str) -> Vectors:
@@ -312,15 +304,6 @@ def test_vectors_of_the_encoder_beneath_are_refused_afterwards(shop: Connection)
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="another encoder"):
         shop.execute("select rec_internal.store_texts(%s, '{}', '{}')", [BASE])
     shop.execute("select rec_internal.store_texts(%s, '{}', '{}')", [active(shop)[0]])
-
-
-def dump(url: str) -> str:
-    pg_dump = EmbeddedServer(Settings().data_dir, Settings().pg_bin).psql_path.with_name("pg_dump")
-    result = subprocess.run(
-        [pg_dump, "--schema-only", url], capture_output=True, text=True, check=True
-    )
-    lines = result.stdout.splitlines()
-    return "\n".join(line for line in lines if not line.startswith(("\\restrict", "\\unrestrict")))
 
 
 def test_the_schema_is_the_same_afterwards_with_what_others_added(

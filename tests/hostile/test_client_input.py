@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from rec_pkg import Client, queries
 from rec_pkg.errors import BadInput, RecError
-from tests.support.hostile_input import ITEMS, USERS, beyond_text, contents, hold, world
+from tests.support.hostile_input import ITEMS, USERS, beyond_text, contents, hold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,12 +79,6 @@ CALLS: Final = [
     for name, method in vars(Client).items()
     if inspect.isfunction(method) and not name.startswith("_") and name != "close"
 ]
-
-
-@pytest.fixture(scope="module")
-def db(server: str) -> Iterator[Connection]:
-    with world(server) as connection:
-        yield connection
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,6 @@ from tests.support.hostile_input import (
     beyond_text,
     contents,
     hold,
-    world,
 )
 
 if TYPE_CHECKING:
@@ -62,12 +61,6 @@ def commands(group: Any, *names: str) -> Iterator[tuple[tuple[str, ...], Any]]: 
 
 
 COMMANDS: Final = dict(commands(typer.main.get_command(app)))
-
-
-@pytest.fixture(scope="module")
-def db(server: str) -> Iterator[Connection]:
-    with world(server) as connection:
-        yield connection
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,9 @@ from rec_pkg.encoder.records import E5_SMALL, EncoderRecord, load_record
 from rec_pkg.errors import BadInput
 from rec_pkg.evaluation.data import read_dataset
 from rec_pkg.evaluation.protocols import make_plan
-from tests.support.hostile_input import ODD_JSON, ODD_NUMBERS, contents, hold, world
+from tests.support.hostile_input import ODD_JSON, ODD_NUMBERS, contents, hold
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from typer.testing import Result
@@ -84,12 +83,6 @@ ROW: Final = st.fixed_dictionaries(
         "target": st.sampled_from(["i2", "nowhere", ""]),
     },
 )
-
-
-@pytest.fixture(scope="module")
-def db(server: str) -> Iterator[Connection]:
-    with world(server) as connection:
-        yield connection
 
 
 def run(db: Connection, *arguments: str) -> Result:

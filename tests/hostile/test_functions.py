@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from hypothesis import strategies as st
 
-from tests.support.hostile_input import LITERALS, NOT_A_NUMBER, answer, contents, hold, world
+from tests.support.hostile_input import LITERALS, NOT_A_NUMBER, answer, contents, hold
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from hypothesis.strategies import SearchStrategy
 
@@ -81,12 +81,6 @@ SIGNATURES: Final = (
     " from pg_proc p where p.pronamespace in ('rec'::regnamespace, 'rec_internal'::regnamespace)"
     " order by p.oid::regprocedure::text"
 )
-
-
-@pytest.fixture(scope="module")
-def db(server: str) -> Iterator[Connection]:
-    with world(server) as connection:
-        yield connection
 
 
 def test_what_is_left_out_is_there(db: Connection) -> None:

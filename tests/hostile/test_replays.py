@@ -9,7 +9,6 @@ import psycopg
 import pytest
 
 from rec_pkg.loading import load_events
-from tests.support.hostile_input import world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,16 +25,11 @@ TRACKED: Final = (
 )
 
 
-@pytest.fixture(scope="module")
-def small_world(server: str) -> Iterator[Connection]:
-    with world(server) as connection:
-        yield connection
-
-
 @pytest.fixture
-def db(small_world: Connection) -> Iterator[Connection]:
-    yield small_world
-    small_world.execute("select rec.forget_user('v')")
+def db(db: Connection) -> Iterator[Connection]:
+    """The small database, in which nothing of the user v stays from test to test."""
+    yield db
+    db.execute("select rec.forget_user('v')")
 
 
 @pytest.fixture

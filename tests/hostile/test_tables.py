@@ -21,11 +21,10 @@ from tests.support.hostile_input import (
     numbers,
     texts,
     times,
-    world,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from hypothesis.strategies import SearchStrategy
 
@@ -76,12 +75,6 @@ READERS: Final = (
     "select t::text from rec_internal.tuning_log(9) t",
 )
 FOLDED: Final = "user_id = 'u0' and item_id = 'i4'"
-
-
-@pytest.fixture(scope="module")
-def db(server: str) -> Iterator[Connection]:
-    with world(server) as connection:
-        yield connection
 
 
 @pytest.mark.parametrize("table", COLUMNS)

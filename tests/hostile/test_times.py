@@ -10,11 +10,9 @@ import psycopg
 import pytest
 from hypothesis import strategies as st
 
-from tests.support.hostile_input import answer, hold, world
+from tests.support.hostile_input import answer, hold
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.support.hostile_input import Connection
 
 LATELY: Final = datetime(2026, 1, 1, tzinfo=UTC)
@@ -131,12 +129,6 @@ tuned = st.builds(
     ),
     st.tuples(st.sampled_from(HALF_LIVES), st.sampled_from(HALF_LIVES)),
 )
-
-
-@pytest.fixture(scope="module")
-def db(server: str) -> Iterator[Connection]:
-    with world(server) as connection:
-        yield connection
 
 
 @pytest.mark.clock

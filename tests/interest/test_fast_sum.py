@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
-from uuid import uuid4
 
 import numpy as np
 import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pgvector import HalfVector
-from pgvector.psycopg import register_vector
-from sqlalchemy import create_engine, make_url
 
-from rec_pkg.schema import migrate
+from tests.support.databases import migrated_database
+from tests.support.shops import add_items
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,33 +59,14 @@ half_lives: Final = st.lists(
 )
 
 
-@contextmanager
-def database(server: str, dims: int) -> Iterator[Connection]:
-    name = f"pgrec_test_sum_{uuid4().hex[:8]}"
-    url = make_url(server).set(database=name)
-    with psycopg.connect(server, autocommit=True) as admin:
-        admin.execute(f"create database {name} template template0")
-        try:
-            engine = create_engine(url.set(drivername="postgresql+psycopg"))
-            migrate(engine, dims=dims)
-            engine.dispose()
-            with psycopg.connect(url.render_as_string(hide_password=False), autocommit=True) as db:
-                register_vector(db)
-                yield db
-        finally:
-            admin.execute(f"drop database {name} with (force)")
-
-
 @pytest.fixture(scope="module", params=LENGTHS)
 def catalogue(request: pytest.FixtureRequest, server: str) -> Iterator[Connection]:
     """Five items with vectors of some length; events weigh what their value says."""
-    with database(server, request.param) as db:
-        vectors = np.random.default_rng(request.param).normal(size=(ITEMS, request.param))
-        for item, vector in enumerate(vectors / np.linalg.norm(vectors, axis=1, keepdims=True)):
-            db.execute("insert into rec.items (item_id) values (%s)", [f"i{item}"])
-            db.execute(
-                "insert into rec.item_vectors values (%s, %s)", [f"i{item}", HalfVector(vector)]
-            )
+    dims = request.param
+    with migrated_database(server, dims) as db:
+        vectors = np.random.default_rng(dims).normal(size=(ITEMS, dims))
+        units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        add_items(db, {f"i{item}": vector for item, vector in enumerate(units)})
         db.execute("insert into rec.event_kinds values ('weighed', 1, true, 0, 1)")
         yield db
 

@@ -6,18 +6,16 @@ import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import numpy as np
 import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pgvector import HalfVector, Vector
-from pgvector.psycopg import register_vector
-from sqlalchemy import create_engine, make_url
+from pgvector import Vector
 
-from rec_pkg.schema import migrate
+from tests.support.databases import migrated_database
+from tests.support.shops import add_items
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -126,29 +124,9 @@ def fold(db: Connection) -> int:
 @pytest.fixture(scope="module")
 def tiny(server: str) -> Iterator[Connection]:
     """A database whose vectors have four dimensions, and six items."""
-    name = f"pgrec_test_tiny_{uuid4().hex[:8]}"
-    with psycopg.connect(server, autocommit=True) as admin:
-        admin.execute(f"create database {name} template template0")
-        url = make_url(server).set(database=name)
-        engine = create_engine(url.set(drivername="postgresql+psycopg"))
-        migrate(engine, dims=DIMS)
-        engine.dispose()
-        with psycopg.connect(url.render_as_string(hide_password=False), autocommit=True) as db:
-            register_vector(db)
-            add_items(db)
-            yield db
-        admin.execute(f"drop database {name} with (force)")
-
-
-def add_items(db: Connection) -> None:
-    with db.cursor() as cursor:
-        cursor.executemany(
-            "insert into rec.items (item_id) values (%s)", [(f"i{i}",) for i in range(ITEMS)]
-        )
-        cursor.executemany(
-            "insert into rec.item_vectors values (%s, %s)",
-            [(f"i{i}", HalfVector(vector)) for i, vector in enumerate(VECTORS)],
-        )
+    with migrated_database(server, DIMS) as db:
+        add_items(db, {f"i{i}": vector for i, vector in enumerate(VECTORS)})
+        yield db
 
 
 @pytest.fixture

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
-from uuid import uuid4
 
 import psycopg
 import pytest
-from sqlalchemy import create_engine, make_url
 
 from rec_pkg import schema
 from rec_pkg.errors import SchemaMissing, SchemaTorn
+from tests.support.databases import engine_of, new_database
 from tests.support.programs import dump, run_program
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from sqlalchemy.engine import Engine
@@ -61,26 +58,6 @@ def without_parentheses(text: str) -> str:
     return re.sub("[()]", "", text)
 
 
-@contextmanager
-def empty_database(server: str) -> Iterator[str]:
-    name = f"pgrec_test_restored_{uuid4().hex[:8]}"
-    with psycopg.connect(server, autocommit=True) as admin:
-        admin.execute(f"create database {name} template template0")
-        try:
-            yield make_url(server).set(database=name).render_as_string(hide_password=False)
-        finally:
-            admin.execute(f"drop database {name} with (force)")
-
-
-@contextmanager
-def engine_of(url: str) -> Iterator[Engine]:
-    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"))
-    try:
-        yield engine
-    finally:
-        engine.dispose()
-
-
 def answers(db: Connection) -> list[Any]:
     """What users get, and what an operator set."""
     lists = [db.execute(call, [user]).fetchall() for call in LISTS for user in ("u0", "u1", "new")]
@@ -102,7 +79,7 @@ def test_a_restored_database_is_that_which_was_dumped(
     file = str(tmp_path / "dump")
     chosen = [] if part == "all" else ["-n", part]
     run_program("pg_dump", "--format", form, *chosen, "--file", file, database_url)
-    with empty_database(server) as url:
+    with new_database(server) as url:
         if part != "all":
             with psycopg.connect(url) as restored:
                 restored.execute("create extension vector")

@@ -2,42 +2,18 @@
 
 from __future__ import annotations
 
-import subprocess
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from sqlalchemy import create_engine, make_url
 
 from rec_pkg import schema
-from rec_pkg.database.embedded import EmbeddedServer
 from rec_pkg.errors import SchemaMismatch, SchemaMissing
-from rec_pkg.settings import Settings
+from tests.support.databases import engine_of, new_database
+from tests.support.programs import dump
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from sqlalchemy.engine import Engine
-
-
-@pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
-    engine = create_engine(make_url(database_url).set(drivername="postgresql+psycopg"))
-    yield engine
-    engine.dispose()
-
-
-def dump(url: str) -> str:
-    """The schema as pg_dump tells it, without months, which end, and lines that always differ."""
-    pg_dump = EmbeddedServer(Settings().data_dir, Settings().pg_bin).psql_path.with_name("pg_dump")
-    result = subprocess.run(
-        [pg_dump, "--schema-only", "--no-owner", "--exclude-table=*.events_2*", url],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    lines = result.stdout.splitlines()
-    return "\n".join(line for line in lines if not line.startswith(("\\restrict", "\\unrestrict")))
 
 
 @pytest.mark.clock
@@ -72,24 +48,14 @@ def test_nothing_outside_the_schema_is_touched(server: str, database_url: str) -
 
 
 def test_the_migration_works_where_pgvector_lives_in_another_schema(server: str) -> None:
-    name = "pgrec_test_elsewhere"
-    url = make_url(server).set(database=name)
-    with psycopg.connect(server, autocommit=True) as admin:
-        admin.execute(f"drop database if exists {name} with (force)")
-        admin.execute(f"create database {name} template template0")
-    try:
-        with psycopg.connect(url.render_as_string(hide_password=False), autocommit=True) as db:
-            db.execute('create schema "Some Extensions"')
-            db.execute('create extension vector schema "Some Extensions"')
-            engine = create_engine(url.set(drivername="postgresql+psycopg"))
+    with new_database(server) as url, psycopg.connect(url, autocommit=True) as db:
+        db.execute('create schema "Some Extensions"')
+        db.execute('create extension vector schema "Some Extensions"')
+        with engine_of(url) as engine:
             schema.migrate(engine)
-            engine.dispose()
-            add_item_and_event(db)
-            row = db.execute("select item_id from rec.recommend('u', 1, p_exclude_seen => false)")
-            assert row.fetchone() == ("a",)
-    finally:
-        with psycopg.connect(server, autocommit=True) as admin:
-            admin.execute(f"drop database {name} with (force)")
+        add_item_and_event(db)
+        row = db.execute("select item_id from rec.recommend('u', 1, p_exclude_seen => false)")
+        assert row.fetchone() == ("a",)
 
 
 def add_item_and_event(db: psycopg.Connection[tuple[Any, ...]]) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from sqlalchemy import create_engine, insert, make_url
+from sqlalchemy import insert
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import FlushError
 from typer.testing import CliRunner
@@ -17,7 +17,6 @@ from rec_pkg.models import Event
 from rec_pkg.schema import migrate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from sqlalchemy.engine import Engine
@@ -36,13 +35,6 @@ def paused(db: Connection) -> Connection:
     db.execute("select rec.track('ann', 'a')")
     assert db.execute("select rec.pause_user('ann')").fetchone() == (True,)
     return db
-
-
-@pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
-    engine = create_engine(make_url(database_url).set(drivername="postgresql+psycopg"))
-    yield engine
-    engine.dispose()
 
 
 def events(db: Connection) -> dict[str, int]:

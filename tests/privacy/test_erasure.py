@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psycopg
 import pytest
-from pgvector import HalfVector
 from pgvector.psycopg import register_vector
 from sqlalchemy import create_engine, make_url
 
 from rec_pkg.client import Client
 from rec_pkg.errors import BadInput
 from rec_pkg.operations.vacuuming import Erasures, vacuum
+from tests.support.shops import add_items, unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -46,11 +46,6 @@ class Entry:
     text: str | None = None
     value: float | None = None
     dedupe_key: str | None = None
-
-
-def unit(name: str) -> HalfVector:
-    vector = np.random.default_rng(zlib.crc32(name.encode())).normal(size=384)
-    return HalfVector(vector / np.linalg.norm(vector))
 
 
 def history(user: str, count: int, texts: Sequence[str]) -> list[Entry]:
@@ -92,21 +87,12 @@ def open_town(
                 "update rec.rankers set together_weight = 0.7, newness_weight = 0.3,"
                 " repeat_weight = 0.1"
             )
-            add_items(db)
+            names = [item.upper() for item in ITEMS]
+            vectors = {item: unit(item) for item in ITEMS}
+            add_items(db, vectors, title=names, created_at=[NOW] * len(ITEMS))
             return db
 
         yield town
-
-
-def add_items(db: Connection) -> None:
-    with db.cursor() as cursor:
-        cursor.executemany(
-            "insert into rec.items (item_id, title, created_at) values (%s, %s, %s)",
-            [(item, item.upper(), NOW) for item in ITEMS],
-        )
-        cursor.executemany(
-            "insert into rec.item_vectors values (%s, %s)", [(item, unit(item)) for item in ITEMS]
-        )
 
 
 def log(db: Connection, entries: Sequence[Entry], *, fold: bool = True) -> None:

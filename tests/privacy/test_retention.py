@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import zlib
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psycopg
 import pytest
-from pgvector import HalfVector
+
+from tests.support.shops import fold, unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,11 +37,6 @@ def shop(db: Connection) -> Connection:
         events(db, user, [10 + 9 * place for place in range(20)])
     fold(db)
     return db
-
-
-def unit(name: str) -> HalfVector:
-    vector = np.random.default_rng(zlib.crc32(name.encode())).normal(size=384)
-    return HalfVector(vector / np.linalg.norm(vector))
 
 
 def make_old_partitions(db: Connection) -> None:
@@ -78,11 +73,6 @@ def events(db: Connection, user: str, days_ago: Sequence[int], text: str | None 
                 for days in days_ago
             ],
         )
-
-
-def fold(db: Connection) -> None:
-    while db.execute("select rec.apply_pending()").fetchone() != (0,):
-        db.execute("select rec.merge_deltas()")
 
 
 def retain(db: Connection) -> list[str]:

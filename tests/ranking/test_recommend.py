@@ -9,6 +9,8 @@ import psycopg
 import pytest
 from pgvector import HalfVector
 
+from tests.support.shops import fold
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -63,12 +65,6 @@ def recommend(db: Connection, user: str = "ann", k: int = 10, **options: object)
 def click(db: Connection, items: Iterable[str], user: str = "ann", kind: str = "click") -> None:
     for item in items:
         db.execute("select rec.track(%s, %s, %s)", [user, item, kind])
-
-
-def fold(db: Connection) -> None:
-    while db.execute("select rec.apply_pending()").fetchone() != (0,):
-        pass
-    db.execute("select rec.merge_deltas()")
 
 
 def topics(items: Iterable[str]) -> list[str]:

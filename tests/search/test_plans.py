@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psycopg
 import pytest
-from pgvector import HalfVector
 from pgvector.psycopg import register_vector
+
+from tests.support.shops import add_items
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,7 +37,7 @@ def full(new_database: Callable[[], AbstractContextManager[str]]) -> Iterator[Co
     """Three thousand random items, one in a hundred of them rare, and many events."""
     with new_database() as url, psycopg.connect(url, autocommit=True) as db:
         register_vector(db)
-        add_items(db, ITEMS)
+        fill(db, ITEMS)
         db.execute(
             "insert into rec.events (user_id, item_id)"
             " select 'user ' || n % 20, 'i' || n % 700 from generate_series(1, 5000) n"
@@ -54,17 +55,14 @@ def full(new_database: Callable[[], AbstractContextManager[str]]) -> Iterator[Co
         yield db
 
 
-def add_items(db: Connection, items: int) -> None:
+def fill(db: Connection, items: int) -> None:
     vectors = np.random.default_rng(1).normal(size=(items, 384))
-    with db.cursor() as cursor:
-        with cursor.copy("copy rec.items (item_id, attributes) from stdin") as copy:
-            for number in range(items):
-                copy.write_row((f"i{number}", json.dumps({"rare": number % 100 == 0})))
-        with cursor.copy("copy rec.item_vectors from stdin with (format binary)") as copy:
-            copy.set_types(["text", "halfvec"])
-            for number, vector in enumerate(vectors):
-                copy.write_row((f"i{number}", HalfVector(vector / np.linalg.norm(vector))))
-    db.execute("update rec.items set encoded_hash = content_hash")
+    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    add_items(
+        db,
+        {f"i{number}": vector for number, vector in enumerate(units)},
+        attributes=[json.dumps({"rare": number % 100 == 0}) for number in range(items)],
+    )
 
 
 @dataclass(frozen=True)
@@ -191,7 +189,7 @@ def test_a_list_reads_no_large_table_from_end_to_end(full: Connection) -> None:
 
 def test_a_list_reads_a_small_catalogue_once(db: Connection) -> None:
     """One plan serves all filters; of them the planner thinks that they leave next to nothing."""
-    add_items(db, 1500)
+    fill(db, 1500)
     db.execute("insert into rec_internal.popularity select item_id, random() from rec.items")
     db.execute("select rec.track('ann', 'i' || n) from generate_series(1, 5) n")
     db.execute("vacuum analyze")

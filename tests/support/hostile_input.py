@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from uuid import uuid4
 
 import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import create_engine, make_url
 
-from rec_pkg.schema import migrate
+from tests.support.databases import migrated_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -246,21 +244,9 @@ def world(server: str) -> Iterator[Connection]:
     Users u0 to u3 have folded events of all sorts, u0, u3 and u4 waiting ones, u1 a parked one;
     item i11 waits for its vector.
     """
-    name = f"pgrec_test_hostile_{uuid4().hex[:8]}"
-    url = make_url(server).set(database=name)
-    with psycopg.connect(server, autocommit=True) as admin:
-        admin.execute(f"create database {name} template template0")
-        engine = create_engine(url.set(drivername="postgresql+psycopg"))
-        try:
-            migrate(engine, dims=4)
-            engine.dispose()
-            address = url.render_as_string(hide_password=False)
-            with psycopg.connect(address, autocommit=True) as db:
-                db.execute(WORLD)
-                yield db
-        finally:
-            engine.dispose()
-            admin.execute(f"drop database {name} with (force)")
+    with migrated_database(server, dims=4) as db:
+        db.execute(WORLD)
+        yield db
 
 
 WORLD: Final = """

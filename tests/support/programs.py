@@ -26,7 +26,7 @@ def run_program(name: str, *arguments: str) -> str:
 
 
 def dump(url: str) -> str:
-    """Return the schema as pg_dump tells it, without the lines that differ from run to run."""
-    told = run_program("pg_dump", "--schema-only", "--no-owner", url)
+    """Return the schema as pg_dump tells it, without months, which end, and lines that differ."""
+    told = run_program("pg_dump", "--schema-only", "--exclude-table=*.events_2*", url)
     lines = told.splitlines()
     return "\n".join(line for line in lines if not line.startswith(("\\restrict", "\\unrestrict")))
