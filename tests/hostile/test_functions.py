@@ -57,6 +57,7 @@ LEFT_OUT: Final = {
     "settle_items": STEP_OF_A_LOAD,
     "share": ON_OWN_SUMS,
     "share_mass": ON_OWN_SUMS,
+    "start_over": TRIGGER,
     "swap_vectors": STEP_OF_A_SWAP,
     "take_place": STEP_OF_A_SWAP,
     "undo_visible": TRIGGER,

@@ -30,6 +30,7 @@ FROM_CATALOGUE: Final = {
     "rec_internal.swap_vectors",
     "rec_internal.drop_partition",
     "rec_internal.forget_statistics",
+    "rec_internal.start_over",
 }
 INJECTIONS: Final = [
     "'; drop table rec.items; --",
@@ -221,6 +222,7 @@ def test_every_function_with_the_owners_rights_is_known_and_looks_nowhere_but_in
         ("rec_internal.forget_statistics", True),
         ("rec_internal.forget_visible", True),
         ("rec_internal.keep_unread", True),
+        ("rec_internal.start_over", True),
         ("rec_internal.undo_visible", True),
         ("rec_internal.unqueue", True),
     ]

@@ -143,7 +143,7 @@ FUNCTIONS: Final = {
             health_vectors health_plan health_log health_queue health_tables
         """,
         "owner": """
-            enqueue refuse_parking admit admit_some refuse_rewrite keep_unread unqueue erasing
+            enqueue start_over refuse_parking admit admit_some refuse_rewrite keep_unread unqueue erasing
             forget_visible undo_visible
             partitions_lock migrate_lock release_lock retention_lock loading_items_lock
             loading_events_lock

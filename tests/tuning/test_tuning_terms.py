@@ -105,10 +105,12 @@ rankings = st.builds(
 )
 
 
+VECTORS = unit(np.random.default_rng(5).normal(size=(10, 384)).astype(np.float32))
+
+
 @pytest.fixture(scope="module")
 def nine_items(new_database: Callable[[], AbstractContextManager[str]]) -> Iterator[Connection]:
     """Nine items, one of them sold out and one without a vector; two texts; a kind of our own."""
-    vectors = unit(np.random.default_rng(5).normal(size=(10, 384)).astype(np.float32))
     with new_database() as url, psycopg.connect(url, autocommit=True) as db:
         register_vector(db)
         db.execute("insert into rec.items (item_id) select unnest(%s::text[])", [ITEMS])
@@ -116,12 +118,7 @@ def nine_items(new_database: Callable[[], AbstractContextManager[str]]) -> Itera
         with db.cursor() as cursor:
             cursor.executemany(
                 "insert into rec.item_vectors values (%s, %s::real[]::halfvec)",
-                [(item, vectors[n].tolist()) for n, item in enumerate(ITEMS) if item != BLANK],
-            )
-            cursor.executemany(
-                "insert into rec_internal.texts"
-                " values (rec_internal.content_hash(%s), %s::real[]::halfvec)",
-                [(text, vectors[8 + n].tolist()) for n, text in enumerate(TEXTS)],
+                [(item, VECTORS[n].tolist()) for n, item in enumerate(ITEMS) if item != BLANK],
             )
         db.execute("insert into rec.event_kinds values ('skip', -1, false, 1, 1)")
         yield db
@@ -129,10 +126,13 @@ def nine_items(new_database: Callable[[], AbstractContextManager[str]]) -> Itera
 
 def write_log(db: Connection, ranking: Ranking, events: Sequence[Happening]) -> None:
     """Make the log that of these events, folded and merged under these settings."""
-    db.execute(
-        "truncate rec.events, rec_internal.pending, rec.user_interests, rec_internal.item_deltas,"
-        " rec_internal.popularity, rec_internal.item_transitions"
-    )
+    db.execute("truncate rec.events")
+    with db.cursor() as cursor:
+        cursor.executemany(
+            "insert into rec_internal.texts"
+            " values (rec_internal.content_hash(%s), %s::real[]::halfvec)",
+            [(text, VECTORS[8 + n].tolist()) for n, text in enumerate(TEXTS)],
+        )
     db.execute(
         "update rec.settings set transition_window = %s, popularity_half_life = %s,"
         " transition_half_life = %s",
