@@ -191,6 +191,27 @@ def test_a_frozen_run_and_loo_answer_all_their_cases(scratch_server: str, folder
     assert "tuning needs 30 users" in loo.facts["tuning"]["why"]
 
 
+def test_the_lists_are_made_with_the_ranker_that_is_named(
+    scratch_server: str, folder: Path, database_url: str
+) -> None:
+    del scratch_server  # it drops what the evaluation keeps there
+    with psycopg.connect(database_url) as db:
+        db.execute(
+            "insert into rec.rankers (ranker, content_weight, latest_weight, closest_weight)"
+            " values ('unlike', -100, -100, -100)"
+        )
+    settings = Settings(database_url=SecretStr(database_url))
+
+    usual = evaluate(settings, folder, Options("time", core=2, frozen=True))
+    unlike = evaluate(settings, folder, Options("time", core=2, frozen=True, ranker="unlike"))
+
+    assert usual.models["rec"].figures["hr@10"].mean == 1
+    assert unlike.models["rec"].figures["hr@10"].mean == 0
+    assert unlike.facts["ranker"] == "unlike"
+    with pytest.raises(BadInput, match="unknown ranker 'nobody'"):
+        evaluate(settings, folder, Options("time", core=2, ranker="nobody"))
+
+
 @pytest.fixture
 def busy_folder(tmp_path: Path) -> Path:
     """A data set in which people go through the things of a topic in turn."""

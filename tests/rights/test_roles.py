@@ -143,8 +143,8 @@ FUNCTIONS: Final = {
             health_vectors health_plan health_log health_queue health_tables
         """,
         "owner": """
-            enqueue start_over refuse_parking admit admit_some refuse_rewrite keep_unread unqueue erasing
-            forget_visible undo_visible
+            enqueue start_over refuse_parking admit admit_some refuse_rewrite keep_unread unqueue
+            erasing forget_visible undo_visible
             partitions_lock migrate_lock release_lock retention_lock loading_items_lock
             loading_events_lock
             steps_of recount months drop_partition drop_strays drop_bases move_to_bases
