@@ -70,6 +70,7 @@ def test_an_item_has_the_same_vector_alone_and_among_others(e5: Encoder) -> None
     assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.slow
 @needs_e5
 def test_bytes_give_nearly_the_vectors_of_float32(tmp_path: Path) -> None:
     plain = E5_SMALL_FP32.model_copy(update={"calibration": None})
@@ -181,6 +182,7 @@ def test_a_wish_finds_the_same_items_in_chinese_and_english(e5: Encoder) -> None
     assert len(chinese & english) >= 4
 
 
+@pytest.mark.slow
 @needs_e5
 def test_two_processes_may_fetch_at_once(tmp_path: Path) -> None:
     record = tmp_path / "record.json"

@@ -119,6 +119,7 @@ def test_a_folder_without_data_is_refused(tmp_path: Path) -> None:
         read_dataset(tmp_path)
 
 
+@pytest.mark.slow
 def test_evaluate_writes_every_figure_of_every_model(
     scratch_server: str, folder: Path, tmp_path: Path
 ) -> None:
@@ -160,6 +161,7 @@ def test_evaluate_writes_every_figure_of_every_model(
     assert "sequential_rules" in result.output
 
 
+@pytest.mark.slow
 def test_a_second_run_encodes_nothing_and_gives_the_same(scratch_server: str, folder: Path) -> None:
     settings = Settings(database_url=SecretStr(scratch_server))
     worked: list[tuple[str, int]] = []
@@ -191,6 +193,7 @@ def test_a_frozen_run_and_loo_answer_all_their_cases(scratch_server: str, folder
     assert "tuning needs 30 users" in loo.facts["tuning"]["why"]
 
 
+@pytest.mark.slow
 def test_the_lists_are_made_with_the_ranker_that_is_named(
     scratch_server: str, folder: Path, database_url: str
 ) -> None:
@@ -238,6 +241,7 @@ def busy_folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["time", "rows"])
 def test_an_evaluation_tunes_on_the_log_alone(
     scratch_server: str, busy_folder: Path, protocol: Protocol

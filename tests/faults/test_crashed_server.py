@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 CRASHES = 10
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_server_that_crashes_under_load_has_counted_every_event_once(
     world: World, database: str, faults: Faults, tmp_path: Path, *, full: bool

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tests.support.faults.world import Connection, World
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     ("which", "workers", "kills"),

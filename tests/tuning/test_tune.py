@@ -160,6 +160,7 @@ def share_of_next_items(db: Connection) -> float:
 # A deployment that can be ranked better
 
 
+@pytest.mark.slow
 def test_a_dry_run_changes_nothing_and_tuning_ranks_better(run: Run, shop: Connection) -> None:
     untouched, before, lists_before = state(shop), tunable(shop), share_of_next_items(shop)
 
