@@ -3,7 +3,7 @@
 
 -- The quoted name of a table or index with its schema; p_suffix is appended to the name.
 create or replace function rec_internal.qualified(p_relation regclass, p_suffix text default '')
-returns text language sql stable
+returns text language sql stable strict
 set search_path from current
 as $$
     select format('%s.%I', c.relnamespace::regnamespace, c.relname || p_suffix)

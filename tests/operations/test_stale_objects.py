@@ -80,8 +80,8 @@ def test_a_function_or_view_of_another_shape_is_replaced(db: Connection, engine:
     fresh, noted = objects(db), made(db)
     db.execute("drop view rec.parked; drop function rec.score, rec_internal.claim_items cascade")
     db.execute(
-        "create function rec.score(p_user_id text, p_items text[], p_as_of timestamptz default null,"
-        " p_ranker text default 'default')"
+        "create function rec.score(p_user_id text, p_items text[],"
+        " p_as_of timestamptz default null, p_ranker text default 'default')"
         " returns table (item_id text, price double precision) language sql return row('', 0)"
     )
     db.execute(
@@ -94,7 +94,7 @@ def test_a_function_or_view_of_another_shape_is_replaced(db: Connection, engine:
     assert made(db) == noted
     db.execute("select score from rec.score('ann', '{}')")
     db.execute("select event_id from rec.parked")
-    row = db.execute(
-        "select has_function_privilege('rec_app', 'rec.score(text, text[], timestamptz, text)', 'execute')"
-    ).fetchone()
+    score = "rec.score(text, text[], timestamptz, text)"
+    call = "select has_function_privilege('rec_app', %s, 'execute')"
+    row = db.execute(call, [score]).fetchone()
     assert row == (True,), "rights are granted again"

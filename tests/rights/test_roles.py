@@ -124,7 +124,8 @@ FUNCTIONS: Final = {
             owns_data forget_if_visible undo_if_visible export_events export_interests in_words
         """,
         "worker": """
-            register_encoder check_encoder active_encoder claim_items claim_texts store_items
+            register_encoder check_encoder active_encoder claim_items claim_texts
+            release_claims store_items
             store_texts fail_item
             space_lock try_share_space share_space user_lock text_lock texts_lock counts_lock
             item_lock encoder_lock sleep_lock rest_lock
