@@ -59,6 +59,7 @@ create or replace function rec.latest_items(
     p_user_id text, p_n integer, p_as_of timestamptz default null)
 returns text[] language sql stable
 set search_path from current
+set plan_cache_mode = force_generic_plan
 as $$
     select coalesce(array_agg(l.item_id order by l.place), '{}')
     from rec_internal.latest_events(p_user_id, p_n, 'chosen', p_as_of) l;

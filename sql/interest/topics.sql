@@ -64,6 +64,7 @@ create or replace function rec.topics(
 returns table (topic integer, centre vector, share double precision)
 language sql stable rows 5
 set search_path from current
+set plan_cache_mode = force_generic_plan
 as $$
     select t.topic, t.centre, t.share
     from rec_internal.topics(p_user_id, rec_internal.ranker(p_ranker), p_as_of) t;

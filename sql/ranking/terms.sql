@@ -80,6 +80,7 @@ returns table (
     aversion double precision)
 language sql stable
 set search_path from current
+set plan_cache_mode = force_generic_plan
 as $$
     select t.item_id, t.score, t.content, t.latest, t.closest, t.transition, t.together, t.trend,
         t.newness, t.repeat, t.aversion
