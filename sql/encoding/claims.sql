@@ -4,8 +4,8 @@
 
 -- Up to p_limit new and changed items that have no vector of their present content, claimed by this session
 -- until it calls release_claims(). title and body are cut to what an encoder reads at most: 4,800 and 1,600
--- characters. Attributes are the JSON text of those that an encoder reads, to be decoded item by item: a number may have
--- more digits than a decoder takes.
+-- characters. Attributes are the JSON text of those that an encoder reads, to be decoded item by item: a
+-- number may have more digits than a decoder takes.
 create or replace function rec_internal.claim_items(p_limit integer)
 returns table (
     item_id text, title text, body text, attributes text, tags text[], content_hash bytea)
