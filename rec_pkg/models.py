@@ -296,6 +296,7 @@ class State(Base):
     singleton: Mapped[Filled[bool]] = mapped_column(primary_key=True)
     sql_digest: Mapped[str | None]
     recount: Mapped[Filled[bool]]
+    pauses: Mapped[Filled[int]] = mapped_column(sa.BigInteger)
 
 
 class Made(Base):
@@ -342,6 +343,17 @@ class PausedUser(Base):
 
     user_id: Mapped[Key[str]]
     paused_at: Mapped[Filled[datetime]]
+
+
+class DedupeKey(Base):
+    """A dedupe key that a user has used, and the event that came with it first."""
+
+    __tablename__ = "dedupe_keys"
+    __table_args__ = INTERNAL
+
+    user_id: Mapped[Key[str]]
+    dedupe_key: Mapped[Key[str]]
+    event_id: Mapped[int] = mapped_column(sa.BigInteger)
 
 
 class InterestBase(Base):

@@ -167,6 +167,15 @@ create table rec_internal.paused_users (
     paused_at timestamptz not null default now()
 );
 
+-- One row for each dedupe key of a user. Its primary key spans all partitions, so that one of two
+-- events with the same dedupe key is stored, however and at whatever isolation level they come.
+create table rec_internal.dedupe_keys (
+    user_id text not null check (octet_length(user_id) <= 1000),
+    dedupe_key text not null check (octet_length(dedupe_key) <= 1000),
+    event_id bigint not null,
+    primary key (user_id, dedupe_key)
+);
+
 -- The sequence has a value while every event is admitted, so that an INSERT need not query for
 -- pauses.
 create sequence rec_internal.admits_all;
@@ -288,7 +297,8 @@ insert into rec.settings default values;
 create table rec_internal.state (
     singleton boolean primary key default true check (singleton),
     sql_digest text,
-    recount boolean not null default false
+    recount boolean not null default false,
+    pauses bigint not null default 0
 );
 comment on table rec_internal.state is
     'What pgrec records about itself, in one row.';
@@ -296,6 +306,8 @@ comment on column rec_internal.state.sql_digest is
     'The version of functions and views, written by pgrec migrate.';
 comment on column rec_internal.state.recount is
     'Whether events were dropped that popularity and transitions still count.';
+comment on column rec_internal.state.pauses is
+    'How often a pause or settings.events_kept was set, so that an older snapshot is noticed.';
 insert into rec_internal.state default values;
 
 create table rec_internal.made (

@@ -174,7 +174,8 @@ class Store:
         with self._connection.transaction():
             self._connection.execute("select rec_internal.erasing(true)")
             self._connection.execute(
-                "truncate rec.events, rec_internal.pending, rec.user_interests"
+                "truncate rec.events, rec_internal.pending, rec.user_interests,"
+                " rec_internal.dedupe_keys"
             )
 
     def _one(

@@ -27,6 +27,7 @@ returns integer language plpgsql volatile
 set search_path from current
 as $$
 begin
+    perform rec_internal.require_read_committed();
     perform pg_advisory_xact_lock(rec_internal.counts_lock());
     delete from rec_internal.popularity;
     delete from rec_internal.item_transitions;

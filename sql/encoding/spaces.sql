@@ -10,6 +10,7 @@ set search_path from current
 set lock_timeout = '60s'
 as $$
 begin
+    perform rec_internal.require_read_committed();
     perform pg_advisory_xact_lock(rec_internal.space_lock());
     perform pg_advisory_xact_lock(rec_internal.migrate_lock());
     -- This lock ends an autovacuum, which gives way only to a session that waits for a second;

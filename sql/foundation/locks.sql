@@ -8,12 +8,27 @@
 --   texts_lock       exclusive: vectors of texts are dropped; shared: events are folded
 --   counts_lock      popularity and transitions change
 --
--- Taken alone, or last: dedupe_lock, encoder_lock, partitions_lock, loading_items_lock, loading_events_lock,
+-- Taken alone, or last: encoder_lock, partitions_lock, loading_items_lock, loading_events_lock,
 -- release_lock. Held by the session of a worker beyond its transactions: sleep_lock, rest_lock, and, while it
 -- encodes, item_lock and text_lock.
 --
 -- A session that folds or encodes only tries a user_lock, text_lock or item_lock and never waits for one, so that
 -- it may try them in any order.
+
+-- Raise an error unless the transaction is READ COMMITTED. Functions that lock something and then decide by what
+-- they see call this first: at a higher level they would decide by a snapshot from before the lock.
+create or replace function rec_internal.require_read_committed()
+returns void language plpgsql volatile
+set search_path from current
+as $$
+begin
+    if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+        raise exception 'the snapshot of this transaction may be too old'
+            using errcode = 'serialization_failure',
+            detail = format('The transaction is %s.', upper(current_setting('transaction_isolation'))),
+            hint = 'Call this function in a transaction that is READ COMMITTED.';
+    end if;
+end $$;
 
 -- Key of the lock under which one session at a time applies retention.
 create or replace function rec_internal.retention_lock()
@@ -73,11 +88,6 @@ return 7161640126430381877;
 create or replace function rec_internal.counts_lock()
 returns bigint language sql immutable parallel safe
 return hashtextextended('rec.merge_deltas', 0);
-
--- Key of the lock under which rec.track searches for an event with the same dedupe key.
-create or replace function rec_internal.dedupe_lock(p_user_id text, p_dedupe_key text)
-returns bigint language sql immutable parallel safe
-return hashtextextended(p_user_id || chr(1) || p_dedupe_key, 0);
 
 -- Key of the lock under which one session encodes an item.
 create or replace function rec_internal.item_lock(p_item_id text)

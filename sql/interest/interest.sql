@@ -43,6 +43,7 @@ as $$
 declare
     v_events integer;
 begin
+    perform rec_internal.require_read_committed();
     perform pg_advisory_xact_lock_shared(rec_internal.space_lock());
     perform pg_advisory_xact_lock(rec_internal.user_lock(p_user_id));
     perform rec.apply_users(array[p_user_id]);

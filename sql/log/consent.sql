@@ -9,6 +9,7 @@ set search_path = rec, pg_temp
 as $$
 begin
     perform setval('rec_internal.admits_all', 1, false);
+    update rec_internal.state set pauses = pauses + 1;
     return null;
 end $$;
 

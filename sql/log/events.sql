@@ -39,8 +39,8 @@ select e.* from rec_internal.chosen_events e
 where not exists (
     select from rec_internal.pending p where p.user_id = e.user_id and p.event_id = e.event_id);
 
--- Trigger of rec.events: keep out the events of paused users and those that settings.events_kept would drop;
--- the INSERT succeeds and counts a row less. The trigger also stores the hash of a text and, if a worker
+-- Trigger of rec.events: keep out the events of paused users, those that settings.events_kept would drop, and
+-- those whose dedupe key the user has used before; the INSERT succeeds and counts a row less. The trigger also stores the hash of a text and, if a worker
 -- rests, wakes it to encode the text; it stores NULL for a blank text, sets a received_at in the future to
 -- now, and raises an error for a kind of more than 200 bytes, which would not fit into the indexes.
 create or replace function rec_internal.admit()
@@ -48,6 +48,10 @@ returns trigger language plpgsql security definer
 set search_path = rec, pg_temp
 as $$
 begin
+    if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+        -- A pause that the snapshot does not show yet is a serialization failure.
+        perform from rec_internal.state for share;
+    end if;
     if exists (select from rec_internal.paused_users u where u.user_id = new.user_id) then
         return null;
     end if;
@@ -72,6 +76,13 @@ begin
         end if;
     end if;
     new.received_at := least(new.received_at, now());
+    if new.dedupe_key is not null and new.user_id is not null then
+        insert into rec_internal.dedupe_keys (user_id, dedupe_key, event_id)
+        values (new.user_id, new.dedupe_key, new.event_id) on conflict do nothing;
+        if not found then
+            return null;
+        end if;
+    end if;
     return new;
 end $$;
 
@@ -81,8 +92,8 @@ end $$;
 -- There is only one trigger, because the server reads the condition of each trigger again in every statement.
 create or replace trigger admit before insert on rec.events
 for each row when (
-    new.text is not null or new.received_at > now() or octet_length(new.kind) > 200
-    or pg_sequence_last_value('rec_internal.admits_all') is null)
+    new.text is not null or new.dedupe_key is not null or new.received_at > now()
+    or octet_length(new.kind) > 200 or pg_sequence_last_value('rec_internal.admits_all') is null)
 execute function rec_internal.admit();
 
 -- Log one event of a user, on an item, with a text, or both, and return its event_id. If an earlier event of
@@ -111,17 +122,13 @@ begin
             using errcode = 'foreign_key_violation',
             hint = 'The kinds are the rows of rec.event_kinds; insert one to make a new kind.';
     end if;
-    if p_dedupe_key is not null then
-        perform pg_advisory_xact_lock(rec_internal.dedupe_lock(p_user_id, p_dedupe_key));
-        select e.event_id into v_event_id from rec.events e
-        where e.user_id = p_user_id and e.dedupe_key = p_dedupe_key limit 1;
-        if found then
-            return v_event_id;
-        end if;
-    end if;
     insert into rec.events (user_id, item_id, kind, text, value, occurred_at, dedupe_key)
     values (p_user_id, p_item_id, p_kind, p_text, p_value, coalesce(p_occurred_at, now()),
         p_dedupe_key)
     returning event_id into v_event_id;
+    if v_event_id is null and p_dedupe_key is not null then
+        select e.event_id into v_event_id from rec.events e
+        where e.user_id = p_user_id and e.dedupe_key = p_dedupe_key limit 1;
+    end if;
     return v_event_id;
 end $$;

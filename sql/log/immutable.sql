@@ -1,8 +1,7 @@
 -- The event log is append-only. Stored interests and counts are sums over the events, so an event that
 -- changed or vanished would leave them wrong.
 
--- Trigger of rec.events: refuse an UPDATE of anything that stored interests and counts rest on. Only
--- dedupe_key may change, and text may be set to NULL; the hash of the text stays.
+-- Trigger of rec.events: refuse an UPDATE of anything but text, which may be set to NULL; its hash stays.
 create or replace function rec_internal.refuse_rewrite()
 returns trigger language plpgsql
 set search_path from current
@@ -10,17 +9,17 @@ as $$
 begin
     raise exception 'an event does not change once it is logged'
         using errcode = 'restrict_violation',
-        detail = 'Only dedupe_key of rec.events may be changed, and text may be set to NULL.',
+        detail = 'Only the text of an event may be changed, to NULL.',
         hint = 'Take it back with rec.undo_event(user_id, event_id), then insert the correct event.';
 end $$;
 
 create or replace trigger refuse_rewrite before update on rec.events
 for each row when (
-    (old.user_id, old.event_id, old.item_id, old.kind, old.value, old.text_hash, old.occurred_at,
-        old.received_at)
+    (old.user_id, old.event_id, old.item_id, old.kind, old.value, old.text_hash, old.dedupe_key,
+        old.occurred_at, old.received_at)
     is distinct from
-    (new.user_id, new.event_id, new.item_id, new.kind, new.value, new.text_hash, new.occurred_at,
-        new.received_at)
+    (new.user_id, new.event_id, new.item_id, new.kind, new.value, new.text_hash, new.dedupe_key,
+        new.occurred_at, new.received_at)
     or (new.text is not null and new.text is distinct from old.text))
 execute function rec_internal.refuse_rewrite();
 
@@ -60,6 +59,8 @@ begin
             hint = 'Use rec.undo_event(user_id, event_id), or rec.forget_user(user_id) for all events of '
                 'a user: both correct interests and counts, too.';
     end if;
+    delete from rec_internal.dedupe_keys k
+    where k.user_id = old.user_id and k.dedupe_key = old.dedupe_key;
     return old;
 end $$;
 
@@ -86,7 +87,7 @@ declare
 begin
     foreach v_table in array '{rec.user_interests,rec_internal.pending,rec_internal.interest_bases,
         rec_internal.item_deltas,rec_internal.popularity,rec_internal.item_transitions,
-        rec_internal.texts}'::regclass[]
+        rec_internal.texts,rec_internal.dedupe_keys}'::regclass[]
     loop
         begin
             execute format('truncate %s', v_table);

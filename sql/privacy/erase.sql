@@ -16,6 +16,7 @@ begin
     if not rec_internal.owns_data() then
         return rec_internal.forget_if_visible(p_user_id);
     end if;
+    perform rec_internal.require_read_committed();
     perform pg_advisory_xact_lock_shared(rec_internal.space_lock());
     perform pg_advisory_xact_lock(rec_internal.user_lock(p_user_id));
     v_hashes := rec_internal.lock_texts(p_user_id);
@@ -35,6 +36,7 @@ begin
     perform rec_internal.drop_texts(v_hashes);
     delete from rec.user_interests u where u.user_id = p_user_id;
     delete from rec_internal.interest_bases b where b.user_id = p_user_id;
+    delete from rec_internal.dedupe_keys k where k.user_id = p_user_id;
     delete from rec_internal.paused_users u where u.user_id = p_user_id;
     while exists (select from rec_internal.item_deltas d where d.user_id = p_user_id) loop
         perform rec.merge_deltas();

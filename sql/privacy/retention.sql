@@ -13,6 +13,7 @@ set search_path = rec, pg_temp
 set timezone = 'UTC'
 as $$
 begin
+    perform rec_internal.require_read_committed();
     if not pg_try_advisory_xact_lock(rec_internal.retention_lock())
         or not rec_internal.try_share_space() then
         return null;
@@ -61,6 +62,9 @@ begin
     -- This lets readers go on; only a late import still writes into an old month.
     execute format('lock table %s in share row exclusive mode', v_month.partition);
     perform rec_internal.move_to_bases(v_month.first_at, v_month.end_at);
+    execute format(
+        'delete from rec_internal.dedupe_keys k using %s e '
+        'where k.user_id = e.user_id and k.dedupe_key = e.dedupe_key', v_month.partition);
     v_end := clock_timestamp() + interval '3 seconds';
     loop
         begin
@@ -100,7 +104,12 @@ begin
     end if;
     perform rec_internal.move_to_bases('-infinity', v_before, v_users);
     perform rec_internal.erasing(true);
-    delete from rec.events e where e.user_id = any(v_users) and e.occurred_at < v_before;
+    with gone as (
+        delete from rec.events e where e.user_id = any(v_users) and e.occurred_at < v_before
+        returning e.user_id, e.dedupe_key
+    )
+    delete from rec_internal.dedupe_keys k using gone g
+    where k.user_id = g.user_id and k.dedupe_key = g.dedupe_key;
     perform rec_internal.erasing(false);
     update rec_internal.state set recount = true where not recount;
     insert into rec_internal.erasures default values;

@@ -49,6 +49,7 @@ begin
     if not rec_internal.owns_data() then
         return rec_internal.undo_if_visible(p_user_id, p_event_id);
     end if;
+    perform rec_internal.require_read_committed();
     perform pg_advisory_xact_lock_shared(rec_internal.space_lock());
     if not exists (
         select from rec.events e where e.user_id = p_user_id and e.event_id = p_event_id) then
@@ -68,6 +69,7 @@ begin
     ) s
     group by s.to_item, s.amount, s.from_items, s.at having sum(s.step) <> 0;
     delete from rec_internal.pending p where p.user_id = p_user_id and p.event_id = p_event_id;
+    delete from rec_internal.dedupe_keys k where k.user_id = p_user_id and k.event_id = p_event_id;
     perform rec_internal.erasing(true);
     delete from rec.events e where e.user_id = p_user_id and e.event_id = p_event_id;
     perform rec_internal.erasing(false);

@@ -74,7 +74,7 @@ begin
                 'rec_internal.export_events, rec_internal.export_interests, rec_internal.in_words'),
             ('rec_app', 'execute', 'function rec_internal.list_length, rec_internal.attribute_filter, '
                 'rec_internal.moment, rec_internal.ranker, rec_internal.diversity, '
-                'rec_internal.dedupe_lock, rec_internal.latest_events, rec_internal.latest_shares, '
+                'rec_internal.latest_events, rec_internal.latest_shares, '
                 'rec_internal.dislikes, rec_internal.topics, rec_internal.current_sums, '
                 'rec_internal.replay, rec_internal.flows, rec_internal.transitions, '
                 'rec_internal.companions'),

@@ -166,21 +166,25 @@ def test_an_event_does_not_change(db: Connection, change: str) -> None:
     with pytest.raises(psycopg.errors.RestrictViolation, match="does not change") as refused:
         db.execute(f"update rec.events set {change} where {FOLDED}")
     assert "rec.undo_event" in (refused.value.diag.message_hint or "")
-    with pytest.raises(psycopg.errors.RestrictViolation):
-        db.execute(
-            "insert into rec.events (user_id, item_id, dedupe_key, occurred_at) select user_id,"
-            " item_id, dedupe_key, occurred_at from rec.events where dedupe_key = 'k'"
-            " on conflict (user_id, dedupe_key, occurred_at) where dedupe_key is not null"
-            f" do update set {change}"
-        )
+    upserted = db.execute(
+        "insert into rec.events (user_id, item_id, dedupe_key, occurred_at) select user_id,"
+        " item_id, dedupe_key, occurred_at from rec.events where dedupe_key = 'k'"
+        " on conflict (user_id, dedupe_key, occurred_at) where dedupe_key is not null"
+        f" do update set {change}"
+    )
+    assert upserted.rowcount == 0, "a known dedupe key ends an INSERT before it becomes an UPDATE"
     assert contents(db) == before
 
 
-def test_the_text_of_an_event_may_be_dropped_and_its_key_be_set_anew(db: Connection) -> None:
+def test_the_text_of_an_event_may_be_dropped_and_nothing_else(db: Connection) -> None:
     with db.transaction(force_rollback=True):
-        db.execute("update rec.events set text = null, dedupe_key = 'new' where text = 'a wish'")
-        kept = db.execute("select text, text_hash is null from rec.events where dedupe_key = 'new'")
+        kept = db.execute(
+            "update rec.events set text = null where text = 'a wish'"
+            " returning text, text_hash is null"
+        )
         assert kept.fetchall() == [(None, False)]
+    with pytest.raises(psycopg.errors.RestrictViolation, match="does not change"):
+        db.execute("update rec.events set dedupe_key = 'new' where dedupe_key = 'k'")
 
 
 def test_the_text_of_an_event_that_is_still_to_be_encoded_stays(db: Connection) -> None:

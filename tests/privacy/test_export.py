@@ -101,6 +101,7 @@ def test_every_value_that_a_table_holds_of_a_user_is_in_the_export(lived: Connec
     assert tables == [
         "rec.events",
         "rec.user_interests",
+        "rec_internal.dedupe_keys",
         "rec_internal.interest_bases",
         "rec_internal.item_deltas",
         "rec_internal.paused_users",

@@ -83,6 +83,7 @@ RELATIONS: Final = {
             "chosen_events": {"app": "select", "worker": "select"},
             "folded_events": {"app": "select", "worker": "select"},
             "interest_bases": {"app": "select"},
+            "dedupe_keys": {},
             "paused_users": {"app": "select, delete, insert(user_id)"},
             "visible_users": {"app": "select, delete"},
             "visible_events": {"app": "select, delete"},
@@ -114,7 +115,7 @@ FUNCTIONS: Final = {
     },
     "rec_internal": {
         "app": """
-            list_length attribute_filter moment ranker diversity dedupe_lock
+            list_length attribute_filter moment ranker diversity
             content_hash scaled decayed_sum mass_at share share_mass
             latest_events latest_shares dislikes topics current_sums replay
             flows transitions companions
@@ -158,7 +159,7 @@ FUNCTIONS: Final = {
             make_next_vectors index_next_vectors dependent_views lock_vectors copy_privileges
             role_name policies take_place drop_previous swap_vectors
             tuning_log tunable_settings change_settings record_tuning
-            can_own role_advice
+            can_own role_advice require_read_committed
         """,
     },
 }

@@ -63,13 +63,13 @@ class Lines:
     async def one_more(self, purpose: str) -> AsyncIterator[Connection]:
         """Open an additional connection, for work that may take minutes."""
         async with await _connect(self.address, f"pgrec worker ({purpose})") as connection:
-            await _keep_alive(connection)
+            await _set_up(connection)
             yield connection
 
     async def prepare(self) -> None:
         """Set up each connection for its purpose."""
         for connection in (self.work, self.folds, self.listener):
-            await _keep_alive(connection)
+            await _set_up(connection)
         await register_vector_async(self.work)
         # Work that a crash of the server takes back waits again as a whole. So none of it must be
         # flushed by itself, and writers do not queue for the disk behind the worker.
@@ -123,11 +123,16 @@ async def _connect(address: str, name: str) -> Connection:
     return await psycopg.AsyncConnection.connect(address, autocommit=True, application_name=name)
 
 
-async def _keep_alive(connection: Connection) -> None:
-    """Let the server notice soon that this end is gone."""
+async def _set_up(connection: Connection) -> None:
+    """
+    Let the server notice soon that the worker is gone, and see the latest rows in each statement.
+
+    At a higher isolation level a statement that waited for a lock would decide by an old snapshot.
+    """
     await connection.execute(
         "select set_config('tcp_keepalives_idle', '30', false),"
         " set_config('tcp_keepalives_interval', '10', false),"
         " set_config('tcp_keepalives_count', '3', false),"
-        " set_config('tcp_user_timeout', '30000', false)"
+        " set_config('tcp_user_timeout', '30000', false),"
+        " set_config('default_transaction_isolation', 'read committed', false)"
     )
