@@ -296,7 +296,6 @@ class State(Base):
     singleton: Mapped[Filled[bool]] = mapped_column(primary_key=True)
     sql_digest: Mapped[str | None]
     recount: Mapped[Filled[bool]]
-    pauses: Mapped[Filled[int]] = mapped_column(sa.BigInteger)
 
 
 class Made(Base):
@@ -343,6 +342,16 @@ class PausedUser(Base):
 
     user_id: Mapped[Key[str]]
     paused_at: Mapped[Filled[datetime]]
+
+
+class Admissions(Base):
+    """How often a pause or `events_kept` was set, in one row."""
+
+    __tablename__ = "admissions"
+    __table_args__ = INTERNAL
+
+    singleton: Mapped[Filled[bool]] = mapped_column(primary_key=True)
+    changes: Mapped[Filled[int]] = mapped_column(sa.BigInteger)
 
 
 class DedupeKey(Base):

@@ -167,6 +167,13 @@ create table rec_internal.paused_users (
     paused_at timestamptz not null default now()
 );
 
+-- Whoever pauses a user changes this row first, so that an INSERT with an older snapshot notices.
+create table rec_internal.admissions (
+    singleton boolean primary key default true check (singleton),
+    changes bigint not null default 0
+);
+insert into rec_internal.admissions default values;
+
 -- One row for each dedupe key of a user. Its primary key spans all partitions, so that one of two
 -- events with the same dedupe key is stored, however and at whatever isolation level they come.
 create table rec_internal.dedupe_keys (
@@ -297,8 +304,7 @@ insert into rec.settings default values;
 create table rec_internal.state (
     singleton boolean primary key default true check (singleton),
     sql_digest text,
-    recount boolean not null default false,
-    pauses bigint not null default 0
+    recount boolean not null default false
 );
 comment on table rec_internal.state is
     'What pgrec records about itself, in one row.';
@@ -306,8 +312,6 @@ comment on column rec_internal.state.sql_digest is
     'The version of functions and views, written by pgrec migrate.';
 comment on column rec_internal.state.recount is
     'Whether events were dropped that popularity and transitions still count.';
-comment on column rec_internal.state.pauses is
-    'How often a pause or settings.events_kept was set, so that an older snapshot is noticed.';
 insert into rec_internal.state default values;
 
 create table rec_internal.made (

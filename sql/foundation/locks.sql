@@ -1,6 +1,7 @@
 -- Every advisory lock, in the order in which a transaction that needs several takes them:
 --
 --   retention_lock   one session applies retention
+--   erasure_lock     users or events are erased, or old events dropped
 --   space_lock       exclusive: all vectors move to another space; shared: vectors or interests are stored
 --   migrate_lock     one session migrates, or moves the vectors
 --   user_lock        what is stored of one user changes
@@ -34,6 +35,12 @@ end $$;
 create or replace function rec_internal.retention_lock()
 returns bigint language sql immutable parallel safe
 return hashtextextended('rec.apply_retention', 0);
+
+-- Key of the lock under which one session at a time erases users or events, or drops old events. It comes before
+-- the locks of users, so that one transaction may erase several users in any order.
+create or replace function rec_internal.erasure_lock()
+returns bigint language sql immutable parallel safe
+return hashtextextended('rec.forget_user', 0);
 
 -- Key of the lock that is held while all vectors move to another space. A session that stores vectors or
 -- interests shares it.

@@ -9,15 +9,15 @@ set search_path = rec, pg_temp
 as $$
 begin
     perform setval('rec_internal.admits_all', 1, false);
-    update rec_internal.state set pauses = pauses + 1;
-    return null;
+    update rec_internal.admissions set changes = changes + 1;
+    return new;
 end $$;
 
-create or replace trigger admit_some after insert or update on rec_internal.paused_users
+create or replace trigger admit_some before insert or update on rec_internal.paused_users
 for each row execute function rec_internal.admit_some();
 alter table rec_internal.paused_users enable always trigger admit_some;
 
-create or replace trigger admit_some after insert or update of events_kept on rec.settings
+create or replace trigger admit_some before insert or update of events_kept on rec.settings
 for each row execute function rec_internal.admit_some();
 alter table rec.settings enable always trigger admit_some;
 

@@ -50,7 +50,7 @@ as $$
 begin
     if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
         -- A pause that the snapshot does not show yet is a serialization failure.
-        perform from rec_internal.state for share;
+        perform from rec_internal.admissions for share;
     end if;
     if exists (select from rec_internal.paused_users u where u.user_id = new.user_id) then
         return null;

@@ -17,6 +17,7 @@ begin
         return rec_internal.forget_if_visible(p_user_id);
     end if;
     perform rec_internal.require_read_committed();
+    perform pg_advisory_xact_lock(rec_internal.erasure_lock());
     perform pg_advisory_xact_lock_shared(rec_internal.space_lock());
     perform pg_advisory_xact_lock(rec_internal.user_lock(p_user_id));
     v_hashes := rec_internal.lock_texts(p_user_id);

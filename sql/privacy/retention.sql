@@ -15,6 +15,7 @@ as $$
 begin
     perform rec_internal.require_read_committed();
     if not pg_try_advisory_xact_lock(rec_internal.retention_lock())
+        or not pg_try_advisory_xact_lock(rec_internal.erasure_lock())
         or not rec_internal.try_share_space() then
         return null;
     end if;

@@ -50,6 +50,7 @@ begin
         return rec_internal.undo_if_visible(p_user_id, p_event_id);
     end if;
     perform rec_internal.require_read_committed();
+    perform pg_advisory_xact_lock(rec_internal.erasure_lock());
     perform pg_advisory_xact_lock_shared(rec_internal.space_lock());
     if not exists (
         select from rec.events e where e.user_id = p_user_id and e.event_id = p_event_id) then

@@ -84,6 +84,7 @@ RELATIONS: Final = {
             "folded_events": {"app": "select", "worker": "select"},
             "interest_bases": {"app": "select"},
             "dedupe_keys": {},
+            "admissions": {},
             "paused_users": {"app": "select, delete, insert(user_id)"},
             "visible_users": {"app": "select, delete"},
             "visible_events": {"app": "select, delete"},
@@ -159,7 +160,7 @@ FUNCTIONS: Final = {
             make_next_vectors index_next_vectors dependent_views lock_vectors copy_privileges
             role_name policies take_place drop_previous swap_vectors
             tuning_log tunable_settings change_settings record_tuning
-            can_own role_advice require_read_committed
+            can_own role_advice require_read_committed erasure_lock
         """,
     },
 }
