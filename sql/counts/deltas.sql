@@ -119,9 +119,10 @@ begin
     return cardinality(v_to);
 end $$;
 
--- Add changes to the masses of items (from is NULL) and of pairs, and to the sums of what goes out of each
--- item and of what arrives at it. latest is the stored form of a mass of one as of each change. A mass of
--- nothing is deleted; an item that is left with transitions alone keeps a popularity of -infinity.
+-- Add changes to the masses of items (from is NULL) and of pairs, and to the sums of the steps from each
+-- item and of the steps to it. latest is the stored form of a mass of one as of each change. A mass of
+-- which nothing is left is deleted; an item that is left with transitions alone keeps a popularity of
+-- -infinity.
 create or replace function rec_internal.merge_changes(
     p_from text[], p_to text[], p_latest double precision[], p_change double precision[])
 returns void language sql volatile

@@ -1,8 +1,8 @@
 -- Counts of one user, or of all users, computed again from the log.
 
--- What each folded event in which an item was chosen gives to popularity (amount) and to transitions: 1 /
--- distance from each of from_items, of which the last is the nearest. The events are those of one user, or of
--- all users if p_user_id is NULL; p_without leaves out one event, as if it had never happened.
+-- What each folded event in which an item was chosen adds to popularity (amount) and to transitions: 1 /
+-- distance from each of from_items, of which the last is the nearest. The events are those of one user, or
+-- of all users if p_user_id is NULL; p_without leaves out one event, as if it had never happened.
 create or replace function rec_internal.steps_of(p_user_id text, p_without bigint default null)
 returns table (
     user_id text, to_item text, amount double precision, from_items text[], at timestamptz)

@@ -1,11 +1,11 @@
--- Items and texts that wait for a vector: how a worker claims them and stores what it encoded. A claim is an
--- advisory lock of the session, so that no transaction is open while vectors are computed, the application can
--- go on updating items, and a crash leaves nothing claimed.
+-- Items and texts that wait for a vector: how a worker claims them and stores what it encoded. A claim is
+-- an advisory lock of the session, so that no transaction is open while vectors are computed, the
+-- application can go on updating items, and a crash leaves nothing claimed.
 
 -- Up to p_limit new and changed items that have no vector of their present content, claimed by this session
 -- until it calls release_claims(). title and body are cut to what an encoder reads at most: 4,800 and 1,600
--- characters. Attributes are the JSON text of those that an encoder reads, to be decoded item by item: a
--- number may have more digits than a decoder takes.
+-- characters. Attributes are the JSON text of those that an encoder reads. They are to be decoded item by
+-- item, because a number may have more digits than a decoder accepts.
 create or replace function rec_internal.claim_items(p_limit integer)
 returns table (
     item_id text, title text, body text, attributes text, tags text[], content_hash bytea)
@@ -117,7 +117,7 @@ as $$
     update rec.items i set encoded_hash = p_hash, encode_error = p_error where i.item_id = p_item_id;
 $$;
 
--- Have the items that could not be encoded tried again by a worker, and return how many there are.
+-- Let a worker try again to encode the items that could not be encoded, and return how many there are.
 create or replace function rec.retry_items()
 returns integer language plpgsql volatile
 set search_path from current

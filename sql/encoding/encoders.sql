@@ -1,8 +1,8 @@
 -- Which encoder the stored vectors come from. Vectors of two encoders are never compared.
 
 -- Make this the active encoder if there is none yet, and return the fingerprint of the active encoder,
--- whichever it is. It is an error if the encoder would become active and its vectors have another number of
--- dimensions than the tables.
+-- whichever that is. It is an error if the encoder would become active but its vectors and the tables
+-- differ in the number of dimensions.
 create or replace function rec_internal.register_encoder(
     p_fingerprint text, p_name text, p_record jsonb, p_dims integer)
 returns text language plpgsql volatile

@@ -42,7 +42,7 @@ as $$
 $$;
 
 -- The next p_limit vectors of items after p_item_id, in the order of item_id and in the binary form of
--- halfvec. An empty p_item_id starts.
+-- halfvec. Start with an empty p_item_id.
 create or replace function rec_internal.item_vectors_after(p_item_id text, p_limit integer)
 returns table (item_id text, embedding bytea)
 language sql stable
@@ -53,7 +53,7 @@ as $$
 $$;
 
 -- The next p_limit vectors of texts after p_hash, in the order of the hashes and in the binary form of
--- halfvec. An empty p_hash starts.
+-- halfvec. Start with an empty p_hash.
 create or replace function rec_internal.text_vectors_after(p_hash bytea, p_limit integer)
 returns table (text_hash bytea, embedding bytea)
 language sql stable
@@ -63,8 +63,8 @@ as $$
     where t.text_hash > p_hash order by t.text_hash limit p_limit;
 $$;
 
--- The next p_limit users with a stored interest after p_user_id, in the order of user_id. An empty p_user_id
--- starts.
+-- The next p_limit users with a stored interest after p_user_id, in the order of user_id. Start with an
+-- empty p_user_id.
 create or replace function rec_internal.interested_after(p_user_id text, p_limit integer)
 returns table (user_id text)
 language sql stable

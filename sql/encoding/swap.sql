@@ -40,9 +40,9 @@ begin
     end if;
 end $$;
 
--- Make rec.item_vectors_next and rec_internal.texts_next, empty and without indexes, for the vectors of
--- another space, and the view rec_internal.event_vectors_next, which reads them. It is an error if something
--- is attached to the live tables that cannot be carried over.
+-- Create rec.item_vectors_next and rec_internal.texts_next, empty and without indexes, for the vectors of
+-- another space, and the view rec_internal.event_vectors_next, which reads them. It is an error if
+-- something is attached to the live tables that cannot be carried over.
 create or replace function rec_internal.make_next_vectors()
 returns void language plpgsql volatile
 set search_path from current
@@ -84,9 +84,9 @@ begin
     analyze rec.item_vectors_next, rec_internal.texts_next;
 end $$;
 
--- The views that read the tables of vectors, those of the application included, each with the statement that
--- makes it again. Run after the tables were renamed, the statement makes a view on the new tables, because it
--- refers to them by name.
+-- The views that read the tables of vectors, those of the application included, each with the statement
+-- that creates it again. Run after the tables were renamed, the statement creates a view on the new tables,
+-- because it refers to them by name.
 create or replace function rec_internal.dependent_views()
 returns table (name text, owner text, remake text)
 language sql stable
@@ -104,10 +104,10 @@ as $$
     order by 1;
 $$;
 
--- Lock the tables of vectors and their views against everybody, and rec.items against writers, until the end
--- of the transaction. Either all locks are taken or none, in repeated attempts for a minute, after which it
--- is an error. So readers never queue for long behind this session, and a session that holds one of the locks
--- and wants another goes first.
+-- Lock the tables of vectors and their views against everybody, and rec.items against writers, until the
+-- end of the transaction. Each attempt takes either all locks or none; if attempts fail for a minute, that
+-- is an error. So readers never queue for long behind this session, and a session that holds one of the
+-- locks and wants another goes first.
 create or replace function rec_internal.lock_vectors()
 returns void language plpgsql volatile
 set search_path from current
@@ -135,8 +135,8 @@ begin
         hint = 'pg_stat_activity shows which have been open for long. Nothing was changed.';
 end $$;
 
--- Give table p_to the owner, the privileges, the comment and the storage options of table p_from, and revoke its
--- other privileges.
+-- Give table p_to the owner, the privileges, the comment and the storage options of table p_from, and
+-- revoke all its other privileges.
 create or replace function rec_internal.copy_privileges(p_from regclass, p_to regclass)
 returns void language plpgsql volatile
 set search_path from current

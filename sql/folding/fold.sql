@@ -1,9 +1,9 @@
 -- Folding: committed events become part of the stored interests, each exactly once.
 
--- Fold about p_limit of the oldest queued events into the stored interests, user by user, and return how many
--- were folded; 0 if none is due. Only the head of a long queue is read, and a call folds the events of 500
--- users at most. Users whom another session folds are left to it. Any role with the rights of a worker may
--- call this: a worker, pg_cron, a person in psql.
+-- Fold about p_limit of the oldest queued events into the stored interests, user by user, and return how
+-- many were folded; 0 if none is due. Only the head of a long queue is read, and a call folds the events of
+-- 500 users at most. Users on whom another session is working are left to that session. Any role with the
+-- rights of a worker may call this: a worker, pg_cron, a person in psql.
 create or replace function rec.apply_pending(p_limit integer default 1000)
 returns integer language plpgsql volatile
 set search_path from current
@@ -44,9 +44,9 @@ begin
     return case when v_chosen = '{}' then 0 else rec.apply_users(v_chosen) end;
 end $$;
 
--- Fold the queued events of these users into their stored interests, and return how many were folded; 0 while
--- a calibration moves the vectors. Users on whom another session works are left to it. Each user takes an
--- advisory lock: name hundreds at a time, not tens of thousands.
+-- Fold the queued events of these users into their stored interests, and return how many were folded; 0
+-- while a calibration moves the vectors. Users on whom another session is working are left to that session.
+-- Each user takes an advisory lock, so name hundreds of users at a time, not tens of thousands.
 create or replace function rec.apply_users(p_users text[])
 returns integer language plpgsql volatile
 set search_path from current
@@ -76,7 +76,7 @@ begin
 end $$;
 
 -- Fold one queued event, and return whether it was folded. A worker calls this for each event of a user if
--- folding them together fails, to find the event that is to blame.
+-- folding them together fails, to find the event that causes the failure.
 create or replace function rec_internal.apply_event(p_user_id text, p_event_id bigint)
 returns boolean language plpgsql volatile
 set search_path from current

@@ -1,4 +1,4 @@
--- What the server still holds for a worker whose connection broke.
+-- Sessions that the server still keeps for a worker whose connection broke.
 
 -- Whether session p_pid is running a statement, or changed its state less than p_seconds ago. If neither is
 -- true and the client still waits for an answer, the connection between them is dead.
@@ -13,9 +13,9 @@ as $$
                 or extract(epoch from clock_timestamp() - a.state_change) < p_seconds));
 $$;
 
--- End those of these sessions that belong to workers of the current role, wait up to 5 seconds for each to be
--- gone, and return their number. A worker whose connection broke calls this, because the server may not have
--- noticed yet and still hold its claims and locks.
+-- End those of these sessions that belong to workers of the current role, wait up to 5 seconds for each to
+-- end, and return how many there were. A worker whose connection broke calls this, because the server may
+-- not have noticed yet and still hold its claims and locks.
 create or replace function rec_internal.end_sessions(p_pids integer[])
 returns integer language sql volatile
 set search_path from current

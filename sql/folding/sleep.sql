@@ -15,8 +15,8 @@ $$;
 -- Try to take a lock that makes writers send a NOTIFY: rec_internal.sleep_lock() for all writers of events,
 -- or rec_internal.rest_lock() for writers of texts. The result is `asleep` if this session now holds the
 -- lock, `guarded` if another session holds it, and `busy` if a writer is in the middle of a transaction and
--- would not notify. For the end of such transactions this waits p_patience seconds, at most a minute; writers
--- that begin meanwhile notify.
+-- would not notify. The function waits up to p_patience seconds, at most a minute, for such transactions to
+-- end; writers that begin meanwhile notify.
 create or replace function rec_internal.try_sleep(p_lock bigint, p_patience double precision default 0)
 returns text language plpgsql volatile strict
 set search_path from current
@@ -60,8 +60,8 @@ as $$
     from rec_internal.pending p where p.retry_at > now() and p.retry_at < 'infinity';
 $$;
 
--- Wake sleeping workers, so that they check for work at once. This is useful after changes to rec.items,
--- which workers otherwise find only by polling.
+-- Wake sleeping workers, so that they check for work at once. Call this after changes to rec.items, which
+-- workers otherwise find only by polling.
 create or replace function rec.wake()
 returns void language sql volatile
 set search_path from current

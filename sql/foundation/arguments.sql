@@ -1,4 +1,4 @@
--- Argument checks shared by the reading functions.
+-- Argument checks shared by the functions that read.
 
 -- p_k, the length of a list; an error if it is NULL or negative.
 create or replace function rec_internal.list_length(p_k integer)
@@ -26,8 +26,8 @@ begin
     return coalesce(p_filter, '{}');
 end $$;
 
--- The moment that a question is about: p_as_of, or now for NULL. The year 10,000 is the latest, since no
--- interval is long enough to tell every age that a timestamptz can hold.
+-- The moment that a question is about: p_as_of, or now for NULL. The year 10,000 is the latest, because no
+-- interval is long enough for every age that a timestamptz allows.
 create or replace function rec_internal.moment(p_as_of timestamptz)
 returns timestamptz language sql stable parallel safe
 return least(coalesce(p_as_of, now()), '10000-01-01 00:00:00+00');

@@ -4,7 +4,7 @@
 --   erasure_lock     users or events are erased, or old events dropped
 --   space_lock       exclusive: all vectors move to another space; shared: vectors or interests are stored
 --   migrate_lock     one session migrates, or moves the vectors
---   user_lock        what is stored of one user changes
+--   user_lock        what is stored about one user changes
 --   text_lock        texts are encoded, or dropped with their vectors; several in the order of the keys
 --   texts_lock       exclusive: vectors of texts are dropped; shared: events are folded
 --   counts_lock      popularity and transitions change
@@ -13,8 +13,8 @@
 -- release_lock. Held by the session of a worker beyond its transactions: sleep_lock, rest_lock, and, while it
 -- encodes, item_lock and text_lock.
 --
--- A session that folds or encodes only tries a user_lock, text_lock or item_lock and never waits for one, so that
--- it may try them in any order.
+-- A session that folds or encodes only tries a user_lock, text_lock or item_lock and never waits for one,
+-- so it may try them in any order.
 
 -- Raise an error unless the transaction is READ COMMITTED. Functions that lock something and then decide by what
 -- they see call this first: at a higher level they would decide by a snapshot from before the lock.
@@ -80,13 +80,13 @@ returns bigint language sql immutable parallel safe
 return hashtextextended(p_user_id, 3);
 
 -- Key of the lock under which a text is encoded, or dropped with its vector. There are 256 of them, so that
--- erasing a user takes no more, however many texts the user wrote.
+-- erasing a user takes at most 256 locks, however many texts the user wrote.
 create or replace function rec_internal.text_lock(p_hash bytea)
 returns bigint language sql immutable parallel safe
 return hashtextextended((hashtextextended(encode(p_hash, 'hex'), 2) & 255)::text, 2);
 
--- Key of the lock that is held while vectors of texts are dropped that no event holds any more. Folding
--- shares it, so that no event is folded with a vector that is about to go.
+-- Key of the lock that is held while the vectors of texts that no event contains any more are dropped.
+-- Folding shares it, so that no event is folded with a vector that is about to go.
 create or replace function rec_internal.texts_lock()
 returns bigint language sql immutable parallel safe
 return 7161640126430381877;
@@ -106,7 +106,7 @@ create or replace function rec_internal.encoder_lock()
 returns bigint language sql immutable parallel safe
 return hashtextextended('rec.register_encoder', 0);
 
--- Key of the lock under which partitions of the log are made.
+-- Key of the lock under which partitions of the log are created.
 create or replace function rec_internal.partitions_lock()
 returns bigint language sql immutable parallel safe
 return hashtextextended('rec.make_partitions', 0);
@@ -131,8 +131,8 @@ create or replace function rec_internal.sleep_lock()
 returns bigint language sql immutable parallel safe
 return 7161640126430381875;
 
--- Key of the lock that a worker holds while it lets events on known items gather. Such events count before
--- they are folded; a writer of a text, which does not, sends a NOTIFY if it cannot share the lock.
+-- Key of the lock that a worker holds while it waits for more events on known items. Such events count
+-- before they are folded. A text does not, so its writer sends a NOTIFY if it cannot share the lock.
 create or replace function rec_internal.rest_lock()
 returns bigint language sql immutable parallel safe
 return 7161640126430381878;

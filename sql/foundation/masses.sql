@@ -1,5 +1,5 @@
--- Decayed counts. A mass is stored as log2(mass) + t / half_life, so that it never has to be aged and
--- sorts as it stands (forward decay; Cormode, Shkapenyuk, Srivastava and Xu, ICDE 2009). These functions
+-- Decayed counts. A mass is stored as log2(mass) + t / half_life, so that it never has to be aged and can
+-- be sorted as it is (forward decay; Cormode, Shkapenyuk, Srivastava and Xu, ICDE 2009). These functions
 -- are declared only as stable as extract() from a timestamptz; otherwise the planner would not inline them.
 
 -- log2(p_amount) + p_at / p_half_life, the form in which masses are stored.

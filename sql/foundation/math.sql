@@ -13,7 +13,7 @@ returns double precision language sql immutable parallel safe
 return case when p_exponent < -200 then 0 when p_exponent > 200 then power(2::double precision, 200)
     else power(2::double precision, p_exponent) end;
 
--- A half-life in seconds, between 1e-6 and 1e18, so that one can divide by it.
+-- A half-life in seconds, between 1e-6 and 1e18, so that it is a safe divisor.
 create or replace function rec_internal.seconds(p_half_life interval)
 returns double precision language sql immutable parallel safe
 return greatest(least(date_part('epoch', p_half_life), 1e18), 1e-6);

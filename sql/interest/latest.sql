@@ -2,9 +2,9 @@
 
 -- The latest p_n events of a user as of p_as_of, in the order in which they count, the latest first. p_what
 -- is `chosen` for events on an item whose kind has a positive weight, encoded or not; or, for events with a
--- vector, `for` (positive weight), `against` (negative weight) or `either`. An event whose clock was ahead
--- counts as of its arrival; by its date it would stay the latest for years. So as many more rows are read by
--- date as there are such events.
+-- vector, `for` (positive weight), `against` (negative weight) or `either`. An event that was dated after
+-- its arrival counts as of its arrival; by its date it could stay the latest for years. So as many more
+-- rows are read by date as there are such events.
 create or replace function rec_internal.latest_events(
     p_user_id text, p_n integer, p_what text, p_as_of timestamptz default null)
 returns table (
@@ -66,7 +66,8 @@ as $$
 $$;
 
 -- The last `latest_items` positive events of a user, the latest first. Their weights fall by `latest_decay`
--- from one to the next, however much time lies between; their sum is the latest interest.
+-- from one to the next, however much time lies between; the sum of the vectors with these weights is the
+-- latest interest.
 create or replace function rec_internal.latest_shares(
     p_user_id text, p_ranker rec.rankers, p_as_of timestamptz default null)
 returns table (event_id bigint, embedding vector, weight double precision)

@@ -5,8 +5,8 @@
 -- The interest sums of a user, one row per horizon, computed from the event log alone, as of the last event
 -- at or before p_as_of. Events that were dropped from the log count by their sums in
 -- rec_internal.interest_bases. By default the result equals the stored sums plus the pending events; with
--- p_pending false, the stored sums. At a moment before the last dropped event, only what the log still holds
--- counts.
+-- p_pending false, it equals the stored sums alone. As of a moment before the last dropped event, only
+-- events that are still in the log count.
 create or replace function rec_internal.replay(
     p_user_id text, p_as_of timestamptz default 'infinity', p_pending boolean default true)
 returns table (horizon text, interest vector, mass double precision, as_of timestamptz)

@@ -1,8 +1,9 @@
 -- The unrelated interests of a user.
 
 -- The unrelated interests among the latest `topic_events` events of a user, `topics` of them at most. They
--- are found by leader clustering: likes first, the newest first, then dislikes. The share of a topic is its
--- part of the decayed weights; a dislike lessens the share of the topic that is closest to it.
+-- are found by leader clustering: first the likes, then the dislikes, each from the newest to the oldest.
+-- The share of a topic is its part of the decayed weights; a dislike reduces the share of the topic that is
+-- closest to it.
 create or replace function rec_internal.topics(
     p_user_id text, p_ranker rec.rankers, p_as_of timestamptz default null)
 returns table (topic integer, centre vector, share double precision)

@@ -29,8 +29,9 @@ begin
         and not exists (select from rec.settings s where s.events_kept is not null));
 end $$;
 
--- Stop storing the events of a user, however they are inserted, and return true; false if the user was paused
--- already. Stored data stays, and lists still use it; rec.forget_user() erases it, and the pause as well.
+-- Stop storing the events of a user, however they are inserted, and return true; false if the user was
+-- already paused. Stored data stays, and lists still use it; rec.forget_user() erases it, and the pause as
+-- well.
 create or replace function rec.pause_user(p_user_id text)
 returns boolean language plpgsql volatile
 set search_path from current
@@ -40,8 +41,8 @@ begin
     return found;
 end $$;
 
--- Store the events of a user again, and return true; false if the user was not paused. Events that came
--- during the pause are lost.
+-- Store the events of a user again, and return true; false if the user was not paused. Events that were
+-- sent during the pause are lost.
 create or replace function rec.resume_user(p_user_id text)
 returns boolean language plpgsql volatile
 set search_path from current

@@ -1,10 +1,10 @@
 -- What happens to an event when it is inserted, and the views through which the log is read.
 
 -- Every event with the weight and the vector that it adds to an interest: the vector of its item, of its
--- text, or the unit vector between both. embedding is NULL while a part has no vector; weight is NULL if the
--- kind is unknown. at is the time as of which the event counts: occurred_at, or received_at for an event that
--- was dated after its arrival. chosen tells whether the event is on an item and its kind has a positive
--- weight.
+-- text, or the unit vector between both. embedding is NULL while a part has no vector; weight is NULL if
+-- the kind is unknown. at is the time as of which the event counts: occurred_at, or received_at for an
+-- event that was dated after its arrival. chosen says whether the event is on an item and its kind has a
+-- positive weight.
 create or replace view rec_internal.event_vectors with (security_invoker = true) as
 select
     e.user_id,
@@ -22,8 +22,8 @@ left join rec.event_kinds k on k.kind = e.kind
 left join rec.item_vectors v on v.item_id = e.item_id
 left join rec_internal.texts t on t.text_hash = e.text_hash;
 
--- Events in which a user chose an item: those on an item whose kind has a positive weight. The value does not
--- matter, because a bad rating, too, tells where the user went; its own weight is negative, and it adds
+-- Events in which a user chose an item: those on an item whose kind has a positive weight. The value does
+-- not matter, because even a bad rating shows where the user went; its own weight is negative, and it adds
 -- nothing to popularity.
 create or replace view rec_internal.chosen_events with (security_invoker = true) as
 select e.user_id, e.event_id, e.occurred_at, e.item_id, least(e.occurred_at, e.received_at) as at,
@@ -40,9 +40,10 @@ where not exists (
     select from rec_internal.pending p where p.user_id = e.user_id and p.event_id = e.event_id);
 
 -- Trigger of rec.events: keep out the events of paused users, those that settings.events_kept would drop, and
--- those whose dedupe key the user has used before; the INSERT succeeds and counts a row less. The trigger also stores the hash of a text and, if a worker
--- rests, wakes it to encode the text; it stores NULL for a blank text, sets a received_at in the future to
--- now, and raises an error for a kind of more than 200 bytes, which would not fit into the indexes.
+-- those whose dedupe key the user has used before; the INSERT succeeds and reports one row fewer for each. The
+-- trigger also stores the hash of a text and, if a worker rests, wakes it to encode the text; it stores NULL for
+-- a blank text, sets a received_at in the future to now, and raises an error for a kind of more than 200 bytes,
+-- which would not fit into the indexes.
 create or replace function rec_internal.admit()
 returns trigger language plpgsql security definer
 set search_path = rec, pg_temp
@@ -55,8 +56,8 @@ begin
     if exists (select from rec_internal.paused_users u where u.user_id = new.user_id) then
         return null;
     end if;
-    -- events_kept is at least a day, so fresh events need no query. Days and months are those of UTC, as where
-    -- old months are dropped: in the zone of the session a day may have 25 hours.
+    -- events_kept is at least a day, so new events need no query. Days and months are those of UTC, as
+    -- where old months are dropped: in the zone of the session a day may have 25 hours.
     if new.occurred_at < now() - interval '24 hours' and exists (
         select from rec.settings s
         where new.occurred_at < (now() at time zone 'UTC' - s.events_kept) at time zone 'UTC') then
@@ -87,9 +88,10 @@ begin
 end $$;
 
 -- A query for each row takes half as long as the INSERT itself. So no query runs while the sequence
--- rec_internal.admits_all has a value. It loses the value before the first pause is committed, and regains it
--- at the next migration at the earliest. To a role that may not read the sequence it seems to have no value.
--- There is only one trigger, because the server reads the condition of each trigger again in every statement.
+-- rec_internal.admits_all has a value. It loses the value before the first pause is committed, and regains
+-- it at the next migration at the earliest. To a role that may not read the sequence, it appears to have no
+-- value. There is only one trigger, because the server reads the condition of each trigger again in every
+-- statement.
 create or replace trigger admit before insert on rec.events
 for each row when (
     new.text is not null or new.dedupe_key is not null or new.received_at > now()

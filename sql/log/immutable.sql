@@ -68,16 +68,17 @@ create or replace trigger unqueue before delete on rec.events
 for each row when (coalesce(current_setting('rec_internal.erasing', true), '') <> 'on')
 execute function rec_internal.unqueue();
 
--- Let this transaction delete folded events from rec.events, or no longer. It is meant for functions that
--- correct stored interests and counts themselves, as rec.undo_event does, or that move rows from one
--- partition to another.
+-- Allow this transaction to delete folded events from rec.events, or stop allowing it. This is meant for
+-- functions that correct stored interests and counts themselves, as rec.undo_event does, or that move rows
+-- from one partition to another.
 create or replace function rec_internal.erasing(p_on boolean)
 returns void language sql volatile
 set search_path from current
 as $$ select set_config('rec_internal.erasing', case when p_on then 'on' else '' end, true); $$;
 
--- Trigger of rec.events: a TRUNCATE takes with it what the events added up to: the queue, interests, counts and
--- the vectors of texts. Otherwise an import that follows would count everything twice. Pauses stay.
+-- Trigger of rec.events: a TRUNCATE also empties what was derived from the events: the queue, interests,
+-- counts and the vectors of texts. Otherwise an import that follows would count everything twice. Pauses
+-- stay.
 create or replace function rec_internal.start_over()
 returns trigger language plpgsql security definer
 set search_path = rec, pg_temp

@@ -1,9 +1,9 @@
 -- Monthly partitions of the event log.
 
--- Make the missing monthly partitions of rec.events for this month and the next p_months months (0 to 120),
--- and return how many were made. Rows of these months that are in the default partition are moved over. The
--- function runs with the rights of the owner, so that a worker need not have them; only the owner may read or
--- write a partition itself.
+-- Create the missing monthly partitions of rec.events for this month and the next p_months months (0 to
+-- 120), and return how many were created. Rows of these months are moved there from the default partition.
+-- The function runs with the rights of the owner, so that a worker does not need them; only the owner may
+-- read or write a partition itself.
 create or replace function rec.make_partitions(p_months integer default 3)
 returns integer language plpgsql volatile security definer
 set search_path = rec, pg_temp

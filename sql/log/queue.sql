@@ -1,17 +1,17 @@
 -- The queue: committed events that are not yet part of the stored interests. A row of rec_internal.pending is
--- in one of four states, told by (retry_at, error):
+-- in one of four states, given by (retry_at, error):
 --
---   due       retry_at has come: the next worker folds it
---   waiting   retry_at is ahead, no error: its text or item has no vector yet
---   failing   retry_at is ahead, with an error: folding failed, it is tried again after a pause
+--   due       retry_at is past: the next worker folds it
+--   waiting   retry_at is in the future, no error: its text or item has no vector yet
+--   failing   retry_at is in the future, with an error: folding failed, it is tried again after a pause
 --   parked    retry_at is infinity, with an error: no worker tries it until rec.retry is called
 --
---   enqueue: INSERT of an event -> due         retry_waiting: waiting -> due, when vectors have come
+--   enqueue: INSERT of an event -> due         retry_waiting: waiting -> due, once vectors are stored
 --   apply_*: due -> folded, the row is gone    park: due -> failing, and parked after max_attempts
 --   postpone: due -> waiting, or parked if     rec.retry, retry_known: parked -> due
 --             its item or kind is unknown      unqueue, erasure, undo: the row is gone
 --
--- The predicates are inlined by the planner. A trigger keeps a row from being parked without a reason; a CHECK
+-- The planner inlines the predicates. A trigger keeps a row from being parked without a reason; a CHECK
 -- would cost every INSERT of an event.
 
 -- Whether a queued event can be folded now.
@@ -24,7 +24,7 @@ create or replace function rec_internal.is_waiting(p_row rec_internal.pending)
 returns boolean language sql stable parallel safe
 return (p_row).retry_at > now() and (p_row).retry_at < 'infinity' and (p_row).error is null;
 
--- Whether a queued event is given up until it is retried.
+-- Whether a queued event is parked: no worker tries it until rec.retry is called.
 create or replace function rec_internal.is_parked(p_row rec_internal.pending)
 returns boolean language sql immutable parallel safe
 return (p_row).retry_at = 'infinity';

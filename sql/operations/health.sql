@@ -42,7 +42,7 @@ as $$
         'Switch autovacuum and track_counts on: rows leave rec_internal.pending all the time.') f;
 $$;
 
--- Findings on tables that change much: dead rows, and whether autovacuum is off.
+-- Findings on tables that change a lot: dead rows, and whether autovacuum is off.
 create or replace function rec_internal.health_tables()
 returns table (what text, level text, found text, advice text)
 language sql stable

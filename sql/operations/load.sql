@@ -1,6 +1,6 @@
 -- Loads a file: its rows are copied into a temporary table of the session, then merged many at a time.
 
--- Make the temporary table pg_temp.loaded_items, or empty it. Copy rows into it, call
+-- Create the temporary table pg_temp.loaded_items, or empty it. Copy rows into it, call
 -- rec_internal.settle_items() once, then rec_internal.merge_items() for each range of places. NULL in a
 -- column leaves the value that an item has.
 create or replace function rec_internal.stage_items()
@@ -76,7 +76,7 @@ begin
     from loaded l;
 end $$;
 
--- Make the temporary table pg_temp.loaded_events, or empty it. Copy rows into it, then call
+-- Create the temporary table pg_temp.loaded_events, or empty it. Copy rows into it, then call
 -- rec_internal.merge_events().
 create or replace function rec_internal.stage_events()
 returns void language plpgsql volatile
@@ -122,7 +122,7 @@ begin
     return v_inserted;
 end $$;
 
--- Make the temporary table pg_temp.loaded_vectors, or empty it. Copy rows into it, then call
+-- Create the temporary table pg_temp.loaded_vectors, or empty it. Copy rows into it, then call
 -- rec_internal.merge_vectors().
 create or replace function rec_internal.stage_vectors()
 returns void language plpgsql volatile
@@ -138,11 +138,11 @@ begin
     end if;
 end $$;
 
--- Store the copied vectors as those of the present contents of their items, as if a worker had encoded them,
--- and empty the temporary table. Return how many were inserted, updated and unchanged, and how many belong to
--- no item. If several rows are of one item, the last counts. Parked events on these items go back into the
--- queue. It is an error if p_fingerprint is not that of the active encoder, or if the vectors are being moved
--- to another space.
+-- Store the copied vectors as those of the present contents of their items, as if a worker had encoded
+-- them, and empty the temporary table. Return how many were inserted, updated and unchanged, and how many
+-- belong to no item. If several rows belong to one item, the last one counts. Parked events on these items
+-- go back into the queue. It is an error if p_fingerprint is not that of the active encoder, or if the
+-- vectors are being moved to another space.
 create or replace function rec_internal.merge_vectors(p_fingerprint text)
 returns table (inserted bigint, updated bigint, unchanged bigint, unknown bigint)
 language plpgsql volatile

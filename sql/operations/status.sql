@@ -1,4 +1,4 @@
--- How the recommender is doing.
+-- The state of the recommender.
 
 -- The state of the recommender in one row: numbers of items, events, users, texts, queued and parked events,
 -- unmerged counts and connected workers, the lag in seconds since the oldest queued event came in, and name

@@ -80,8 +80,8 @@ begin
     return v_tuning_id;
 end $$;
 
--- Restore the settings from before the last adopted tuning of a ranker that is not undone, and return its
--- tuning_id; NULL if there is none.
+-- Restore the settings from before the last adopted tuning of a ranker that was not undone, and return the
+-- tuning_id of that run; NULL if there is none.
 create or replace function rec.undo_tuning(p_ranker text default 'default')
 returns bigint language plpgsql volatile
 set search_path from current

@@ -14,9 +14,9 @@ begin
     return to_regclass('rec.item_vectors_hnsw') is null;
 end $$;
 
--- Build the HNSW index of the item vectors, and return true; false if there is one already. p_workers is the
--- number of processes beside this one, and p_memory an amount such as `2GB`; NULL leaves what the server is
--- set to. rec_internal.index_progress() tells how far the build is.
+-- Build the HNSW index of the item vectors, and return true; false if there is one already. p_workers is
+-- the number of processes beside this one, and p_memory an amount such as `2GB`; NULL means the setting of
+-- the server. rec_internal.index_progress() shows how far the build has come.
 create or replace function rec_internal.make_vector_index(p_workers integer default null, p_memory text default null)
 returns boolean language plpgsql volatile
 set search_path from current
@@ -34,8 +34,8 @@ begin
     return true;
 end $$;
 
--- How far the index is that session p_pid is building: blocks of the table that are done, and their total; no
--- row if it builds none.
+-- How far session p_pid has come in building an index: the blocks of the table that are done, and their
+-- total; no row if it is building none.
 create or replace function rec_internal.index_progress(p_pid integer)
 returns table (done bigint, total bigint)
 language sql stable

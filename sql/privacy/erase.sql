@@ -2,9 +2,9 @@
 
 -- Erase all data of a user, and return the number of erased events; 0 if the caller can see nothing of the
 -- user. The data are the events, interests, queue and pause of the user, the vectors of texts that nobody
--- else wrote, and what the user added to popularity and transitions. rec.erasure_status tells when a vacuum
--- has cleared the deleted rows from tables, indexes and statistics, too; a worker or `pgrec vacuum` runs that
--- vacuum.
+-- else wrote, and what the user added to popularity and transitions. rec.erasure_status shows when a vacuum
+-- has cleared the deleted rows from tables, indexes and statistics, too; a worker or `pgrec vacuum` runs
+-- that vacuum.
 create or replace function rec.forget_user(p_user_id text)
 returns integer language plpgsql volatile
 set search_path from current

@@ -22,7 +22,7 @@ select b.user_id from rec_internal.interest_bases b
 union
 select p.user_id from rec_internal.paused_users p;
 
--- Events that the current role can see. Deleting a row takes the event back, as rec.undo_event does.
+-- Events that the current role can see. Deleting a row undoes the event, as rec.undo_event does.
 create or replace view rec_internal.visible_events with (security_invoker = true) as
 select e.user_id, e.event_id from rec.events e;
 
@@ -64,8 +64,8 @@ begin
     return current_setting('rec_internal.erased')::integer;
 end $$;
 
--- rec.undo_event for a role that does not own the data: take an event back and return true, or return false
--- if the role cannot see it.
+-- rec.undo_event for a role that does not own the data: undo an event and return true, or return false if
+-- the role cannot see it.
 create or replace function rec_internal.undo_if_visible(p_user_id text, p_event_id bigint)
 returns boolean language plpgsql volatile
 set search_path = rec, pg_temp

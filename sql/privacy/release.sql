@@ -1,10 +1,10 @@
--- Counts that are published with noise, and the privacy budget that they cost. `pgrec release` adds the noise
--- with OpenDP.
+-- Counts that are published with noise, and the privacy budget that they use up. `pgrec release` adds the
+-- noise with OpenDP.
 
 -- Numbers of users with an event from p_since up to p_until, by `kind`, `domain` or `item`, before noise is
--- added. Every key in rec.event_kinds or in the catalogue has a row, also with 0 users. Each user counts
--- under at most p_keys_per_user keys, chosen by a hash, so that without one user the numbers differ by at
--- most that much in total.
+-- added. Every key in rec.event_kinds or in the catalogue has a row, even if it has 0 users. Each user
+-- counts under at most p_keys_per_user keys, chosen by a hash, so that without one user the numbers differ
+-- by at most that much in total.
 create or replace function rec_internal.bounded_counts(
     p_by text, p_since timestamptz, p_until timestamptz, p_keys_per_user integer)
 returns table (key text, users bigint)

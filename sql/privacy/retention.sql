@@ -1,12 +1,12 @@
--- What is not kept for ever: raw texts and events. Each call takes one short step.
+-- Retention: how raw texts and old events are dropped. Each call takes one short step.
 
 -- Drop the next part of the data that settings.events_kept and settings.keep_text do not keep, and return
--- what it was; NULL if nothing is left to drop, or if another session does this or moves the vectors. Call it
--- until it returns NULL; a worker does so once a day. With events_kept, months of events that are wholly
--- older are dropped with their partition; interests keep their share of them unless keep_interests is off,
--- and popularity and transitions are counted again from the rest of the log. With keep_text off, raw texts
--- are dropped once they are encoded. A step that would have to wait for locks raises an error and changes
--- nothing. The function runs with the rights of the owner.
+-- what it was; NULL if nothing is left to drop, or if another session does this or moves the vectors. Call
+-- it until it returns NULL; a worker does so once a day. With events_kept, months of events that are older
+-- as a whole are dropped with their partition; interests keep their share of them unless keep_interests is
+-- off, and popularity and transitions are counted again from the rest of the log. With keep_text off, raw
+-- texts are dropped once they are encoded. A step that would have to wait for locks raises an error and
+-- changes nothing. The function runs with the rights of the owner.
 create or replace function rec.apply_retention()
 returns text language plpgsql volatile security definer
 set search_path = rec, pg_temp
@@ -42,9 +42,9 @@ as $$
     order by 2;
 $$;
 
--- Drop the oldest partition that is wholly older than settings.events_kept, and return its name; NULL if none
--- is old enough. This needs a lock on the whole log. It asks for the lock at the end, for a tenth of a second
--- at a time, and raises an error after 3 seconds.
+-- Drop the oldest partition if all of it is older than settings.events_kept, and return its name; NULL if
+-- none is old enough. This needs a lock on the whole log. It asks for the lock at the end, for a tenth of a
+-- second at a time, and raises an error after 3 seconds.
 create or replace function rec_internal.drop_partition()
 returns text language plpgsql volatile
 set search_path from current
@@ -209,8 +209,8 @@ begin
     return 'interests';
 end $$;
 
--- If settings.events_kept is set, drop up to 5,000 vectors of texts that no event holds any more, and return
--- 'vectors'; NULL if there are none.
+-- If settings.events_kept is set, drop up to 5,000 vectors of texts that no event contains any more, and
+-- return 'vectors'; NULL if there are none.
 create or replace function rec_internal.drop_orphans()
 returns text language plpgsql volatile
 set search_path from current

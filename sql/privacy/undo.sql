@@ -1,4 +1,4 @@
--- Taking one event back, and the vectors of texts that no event holds any more.
+-- Undoing one event, and dropping the vectors of texts that no event contains any more.
 
 -- Lock the texts of a user, or of one event, against being encoded until the end of the transaction, and
 -- return their hashes; NULL if there are none. So no vector of an erased text is stored after the erasure.
@@ -21,7 +21,8 @@ begin
     return v_hashes;
 end $$;
 
--- Drop the vectors of those of these texts that no event holds any more, and return how many were dropped.
+-- Drop the vectors of those of these texts that no event contains any more, and return how many were
+-- dropped.
 create or replace function rec_internal.drop_texts(p_hashes bytea[])
 returns integer language plpgsql volatile
 set search_path from current
@@ -36,9 +37,9 @@ begin
     return v_dropped;
 end $$;
 
--- Take an event back, from the log, the interests and the counts, and return true; false if there is no such
--- event or the caller cannot see it. The bytes of the row stay on disk until the next vacuum, as after
--- rec.forget_user().
+-- Undo an event: remove it from the log, the interests and the counts, and return true; false if there is
+-- no such event or the caller cannot see it. The bytes of the row stay on disk until the next vacuum, as
+-- after rec.forget_user().
 create or replace function rec.undo_event(p_user_id text, p_event_id bigint)
 returns boolean language plpgsql volatile
 set search_path from current

@@ -131,8 +131,8 @@ begin
     return v_dropped;
 end $$;
 
--- Record that the statements of rec_internal.begin_vacuum() were run for these erasures, and return how many
--- are cleared by that.
+-- Record that the statements of rec_internal.begin_vacuum() were run for these erasures, and return how
+-- many erasures are now cleared.
 create or replace function rec_internal.end_vacuum(p_erasures bigint[])
 returns integer language plpgsql volatile
 set search_path from current

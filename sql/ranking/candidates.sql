@@ -1,9 +1,10 @@
 -- Which items compete for a place on a list.
 
--- The candidates for a list, each once. The sources are the rows of the union `found`, in the order in which
--- they claim an item: neighbours of each topic, horizon and of the latest events; what users went on to; what
--- goes together with the latest items; what is trending. The newest items fill up, or are a source like the
--- others if the ranker explores. Each source brings `candidates` items, or p_k if that is more.
+-- The candidates for a list, each once. The sources are the rows of the union `found`, in the order in
+-- which they claim an item: neighbours of each topic, horizon and of the latest events; what users went on
+-- to; what goes together with the latest items; what is trending. The newest items fill the remaining
+-- places, or are a source like the others if the ranker explores. Each source contributes `candidates`
+-- items, or p_k if that is more.
 create or replace function rec_internal.candidates(
     p_profile rec_internal.profile, p_ranker rec.rankers, p_k integer, p_domain text, p_filter jsonb,
     p_exclude text[])

@@ -1,9 +1,9 @@
 -- Why items have their scores.
 
 -- The shares that add up to the score of each item for a user: one row per past event, for its part in the
--- terms content, latest and closest (which belongs to the closest event, the latest of several); a row
--- `earlier` for events that were dropped from the log; and one row for each other term that is not 0. The
--- greatest share of an item comes first.
+-- terms content, latest and closest (which belongs to the closest event, or to the latest of several
+-- equally close ones); a row `earlier` for events that were dropped from the log; and one row for each
+-- other term that is not 0. The greatest share of an item comes first.
 create or replace function rec.explain_list(
     p_user_id text, p_items text[], p_as_of timestamptz default null,
     p_ranker text default 'default')

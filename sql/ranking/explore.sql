@@ -1,4 +1,4 @@
--- Places on a list for items that few users chose.
+-- Places on a list for items that few users have chosen.
 
 -- The first p_k places of a list, some of them given to items further down. p_share of the places, evenly
 -- spread and never the first unless p_share is 1, go to items that are drawn from the others without

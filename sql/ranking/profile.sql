@@ -1,6 +1,6 @@
 -- What a list and its scores depend on: the profile of one user.
 
--- Everything that goes with the type is made again by the files that follow.
+-- Everything that is dropped with the type is created again by the files that follow.
 drop type if exists rec_internal.profile cascade;
 create type rec_internal.profile as (
     interests vector[],  -- the sums of the horizons that have a direction

@@ -1,11 +1,11 @@
 -- The list.
 
--- The p_k best available items for a user, the first to be shown first, with the terms of their scores. The
--- list is diverse and shared out among the interests of the user, and seen items are left out unless
+-- The p_k best available items for a user, in the order in which to show them, with the terms of their
+-- scores. The list is diverse and divided among the topics of the user, and seen items are left out unless
 -- p_exclude_seen is false. It reflects every event that the calling transaction can see, folded or not.
 -- Exactly p_k rows come back if as many items qualify; path says how each was found. p_as_of gives the list
--- that the events up to a past moment make, with the items and counts of today. p_seed draws other items for
--- the places that `exploration` gives to items that few users chose.
+-- that follows from the events up to a past moment, with the items and counts of today. Another p_seed
+-- draws other items for the places that `exploration` gives to items that few users have chosen.
 create or replace function rec.recommend(
     p_user_id text, p_k integer default 10, p_domain text default null,
     p_filter jsonb default '{}', p_exclude_seen boolean default true,

@@ -1,8 +1,9 @@
 -- The order of a list: score, diversity, and a share for each topic.
 
--- The order of items that come in the order of their scores: their places in p_items, each with its rank and
--- its topic. The first `reranked` of them are picked one by one by diversify(), the others follow as they
--- come. With neither diversity nor several topics to balance, all stay as they come.
+-- The order of a list whose items are given in the order of their scores: their places in p_items, each
+-- with its rank and its topic. The first `reranked` of them are picked one by one by diversify(); the
+-- others follow in the given order. With neither diversity nor several topics to balance, all keep the
+-- given order.
 create or replace function rec_internal.rerank(
     p_items text[], p_scores double precision[], p_profile rec_internal.profile,
     p_ranker rec.rankers, p_k integer, p_diversity double precision)
@@ -36,9 +37,10 @@ begin
     from item i left join picked p on p.place = i.place;
 end $$;
 
--- Places in the order of picking: greedily the best by score against similarity to what is picked already
--- (maximal marginal relevance; Carbonell and Goldstein, SIGIR 1998), and by how far each topic is from its
--- share of the list (calibrated recommendation; Steck, RecSys 2018).
+-- The places of the items in the order in which they are picked. Each pick is the best by its score,
+-- weighed against its similarity to the items already picked (maximal marginal relevance; Carbonell and
+-- Goldstein, SIGIR 1998), and by how far its topic is from its share of the list (calibrated
+-- recommendation; Steck, RecSys 2018).
 create or replace function rec_internal.diversify(
     p_scores double precision[], p_embeddings halfvec[], p_topics integer[],
     p_shares double precision[], p_k integer, p_diversity double precision,

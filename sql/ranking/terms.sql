@@ -1,4 +1,4 @@
--- The terms of a score. To add one, follow docs/extending.md: a test names every place that lacks it.
+-- The terms of a score. To add one, follow docs/extending.md; a test names every place where it is missing.
 
 -- The score of each item for a profile, and its terms. place is the place of the item in p_items; mass is its
 -- decayed popularity, by which items are drawn for exploration.
@@ -66,7 +66,7 @@ end $$;
 -- The score of each item for a user, and its terms: content (cosine to each horizon, mixed), latest (cosine
 -- to the last events), closest (the greatest cosine to any of them), transition (what users went on to),
 -- together (what they had shortly before or after; 0 while its weight is 0), trend (log of the decayed
--- popularity), newness (1 while no event speaks for the item), repeat (1 if seen) and aversion (cosine to
+-- popularity), newness (1 while the item has no positive event), repeat (1 if seen) and aversion (cosine to
 -- what the user disliked). The score is the sum of the terms, each times its weight in the ranker, with
 -- aversion subtracted. In the middle of a visit, transition and together are greater, and trend and newness
 -- smaller, by the ranker's session_weight.

@@ -1,6 +1,6 @@
 -- Who may do what. All rights of PUBLIC and of the roles of roles.sql in the two schemas are revoked and
 -- granted again, so that this file alone decides about them; rights of other roles are left alone. A role
--- that does not exist yet gets its rights by the first migration after it was made.
+-- that does not exist yet gets its rights from the first migration after its creation.
 
 do $$
 declare

@@ -1,7 +1,7 @@
 -- Gives all objects to rec_owner. So SECURITY DEFINER functions run with the rights of a role that owns the
 -- two schemas and nothing else, even if a superuser migrates.
 
--- Whether the role rec_owner exists and p_role may act as it, and so give objects to it.
+-- Whether the role rec_owner exists and p_role may act as rec_owner, and so can give objects to it.
 create or replace function rec_internal.can_own(p_role name default current_user)
 returns boolean language sql stable
 set search_path = rec, pg_temp

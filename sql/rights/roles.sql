@@ -1,7 +1,8 @@
--- The roles that grants.sql gives rights to. All databases of a server share them, and nobody logs in as one
--- of them: membership decides who may do what. The migration makes them if its role may make roles; otherwise
--- rec_internal.role_advice() tells what an administrator has to do. When two databases are migrated at once,
--- the second migration finds the role, or collides with the first one and leaves the role alone.
+-- The roles that grants.sql gives rights to. All databases of a server share them, and nobody logs in as
+-- one of them: membership decides who may do what. The migration creates them if its role may create roles;
+-- otherwise rec_internal.role_advice() returns what an administrator has to run. When two databases are
+-- migrated at once, the second migration finds the role, or collides with the first one and leaves the role
+-- alone.
 
 do $$
 declare

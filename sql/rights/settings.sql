@@ -1,4 +1,5 @@
--- What the columns mean that an operator may change: `\d+ rec.rankers` and `\d+ rec.settings` show it.
+-- The meaning of the columns that an operator may change, as `\d+ rec.rankers` and `\d+ rec.settings` show
+-- it.
 
 comment on table rec.rankers is
     'What lists are made with, by name: weights of the terms of rec.score, and limits of the search. Ranker '

@@ -1,8 +1,9 @@
--- The vector search for one direction. It reads catalogue tables alone.
+-- The vector search for one direction. It reads only tables of the catalogue.
 
 -- The p_n available items closest to a vector by cosine, in a domain and with attributes that contain
 -- p_filter; none if the vector is NULL or zero. path says how they were found: `hnsw`, or `exact` where few
--- items pass. Row-level policies hold; if they leave a role few items, all of these are compared.
+-- items pass. Row-level policies hold; if they leave only few items visible to a role, all of these are
+-- compared.
 create or replace function rec.nearest(
     p_query vector, p_n integer default 10, p_domain text default null,
     p_filter jsonb default '{}', p_exclude text[] default '{}', p_ranker text default 'default')

@@ -27,7 +27,7 @@ begin
     if v_queries is null or p_n = 0 then
         return;
     end if;
-    -- The items that pass are read once for all directions, so comparing them pays for more of them.
+    -- The items that pass are read once for all directions, so comparing is worthwhile for more of them.
     if not rec_internal.matches_few(
         (p_ranker.exact_limit * sqrt(cardinality(v_queries)))::integer, p_domain, p_filter)
     then

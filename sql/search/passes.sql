@@ -1,9 +1,9 @@
--- Which items may be listed. Every source of items asks passes(), and leaves out what a list excludes by
+-- Which items may be listed. Every source of items asks passes(), and leaves out the excluded items by
 --
 --     i.item_id not in (select x.item_id from unnest(p_exclude) as x (item_id) where x.item_id is not null)
 --
--- The server hashes that subquery once for all rows. Without its condition a single NULL in p_exclude would
--- leave out every item.
+-- The server hashes that subquery once for all rows. Without its condition, a single NULL in p_exclude
+-- would leave out every item.
 
 -- Whether an item is available, of the domain (NULL: any), and has attributes that contain p_filter. The body
 -- is bound at creation and the planner inlines it, so that the partial indexes and the GIN index serve it.
@@ -13,7 +13,7 @@ return (p_item).available
     and (p_domain is null or (p_item).domain = p_domain)
     and (p_filter = '{}' or (p_item).attributes @> p_filter);
 
--- The first p_n of these items, in their order, that pass and are not excluded.
+-- The first p_n of these items that pass and are not excluded, in the given order.
 create or replace function rec_internal.passing(
     p_items text[], p_n integer, p_domain text, p_filter jsonb, p_exclude text[])
 returns table (item_id text)

@@ -1,7 +1,7 @@
 -- How a search is planned, and how far it goes through the index.
 
--- Whether row-level policies may hide items from the current role. The index returns rows that they hide, so
--- a search then has to go further through it.
+-- Whether row-level policies may hide items from the current role. The index also returns rows that they
+-- hide, so a search then has to go further through the index.
 create or replace function rec_internal.hides_items()
 returns boolean language sql stable
 return row_security_active('rec.items') or row_security_active('rec.item_vectors');
@@ -11,10 +11,10 @@ create or replace function rec_internal.is_partial(p_domain text, p_filter jsonb
 returns boolean language sql stable
 return p_domain is not null or p_filter <> '{}' or rec_internal.hides_items();
 
--- Plan the statements that follow by the values of their parameters if p_partial, since only such a plan can
--- know how many items pass a filter or a policy; else plan them once for all values. The one plan keeps to the
--- index only if sorting is discouraged. Call this only from a function with SET clauses for plan_cache_mode
--- and enable_sort; otherwise the settings leak into the caller's transaction.
+-- If p_partial, plan the statements that follow for the values of their parameters, because only such a
+-- plan can take into account how many items pass a filter or a policy. Otherwise plan them once for all
+-- values; that plan uses the index only if sorting is discouraged. Call this only from a function with SET
+-- clauses for plan_cache_mode and enable_sort; otherwise the settings leak into the caller's transaction.
 create or replace function rec_internal.plan_for(p_partial boolean)
 returns void language sql stable
 set search_path from current
@@ -25,8 +25,8 @@ as $$
         set_config('enable_sort', case when p_partial then 'on' else 'off' end, true);
 $$;
 
--- Prepare searches for p_n items each: plan them for the filter, and set how many candidates HNSW keeps. That
--- is `ef_search` times p_depth, at least p_n, and all that is possible where policies hide items. Call this
+-- Prepare searches for p_n items each: plan them for the filter, and set how many candidates HNSW keeps.
+-- That is `ef_search` times p_depth, at least p_n, and the maximum where policies hide items. Call this
 -- only from a function with SET clauses for plan_cache_mode, enable_sort, hnsw.ef_search and
 -- hnsw.iterative_scan.
 create or replace function rec_internal.prepare_search(
@@ -52,7 +52,7 @@ set plan_cache_mode = force_generic_plan
 set enable_sort = off
 as $$
 begin
-    -- With no filter the index skips no item, and is the faster way from a thousand items on.
+    -- Without a filter the index skips no item, and is the faster way from a thousand items on.
     if not rec_internal.is_partial(p_domain, p_filter) then
         return not exists (
             select from rec.items i where i.available offset least(p_limit, 1000));
