@@ -64,7 +64,7 @@ begin
         return null;
     end if;
     if octet_length(new.kind) > 200 then
-        raise exception 'the kind of an event has at most 200 bytes'
+        raise exception 'the kind of an event may have at most 200 bytes'
             using errcode = 'string_data_right_truncation',
             hint = 'The kinds are the rows of rec.event_kinds.';
     end if;

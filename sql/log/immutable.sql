@@ -7,10 +7,10 @@ returns trigger language plpgsql
 set search_path from current
 as $$
 begin
-    raise exception 'an event does not change once it is logged'
+    raise exception 'a logged event cannot be changed'
         using errcode = 'restrict_violation',
         detail = 'Only the text of an event may be changed, to NULL.',
-        hint = 'Take it back with rec.undo_event(user_id, event_id), then insert the correct event.';
+        hint = 'Undo it with rec.undo_event(user_id, event_id), then insert the correct event.';
 end $$;
 
 create or replace trigger refuse_rewrite before update on rec.events
@@ -35,7 +35,7 @@ begin
     then
         raise exception 'the text of event % is not encoded yet', old.event_id
             using errcode = 'restrict_violation',
-            hint = 'Drop it once the event is folded, or take the whole event back with '
+            hint = 'Drop it once the event is folded, or undo the whole event with '
                 'rec.undo_event(user_id, event_id).';
     end if;
     return new;
@@ -54,7 +54,7 @@ as $$
 begin
     delete from rec_internal.pending p where p.user_id = old.user_id and p.event_id = old.event_id;
     if not found then
-        raise exception 'event % is part of what is stored and cannot be deleted', old.event_id
+        raise exception 'event % is folded and cannot be deleted', old.event_id
             using errcode = 'restrict_violation',
             hint = 'Use rec.undo_event(user_id, event_id), or rec.forget_user(user_id) for all events of '
                 'a user: both correct interests and counts, too.';

@@ -64,7 +64,7 @@ begin
             hint = 'settings.privacy_budget is the sum that all releases together may cost.';
     end if;
     if octet_length(p_question::text) > 2000 then
-        raise exception 'a question has at most 2,000 bytes'
+        raise exception 'a question may have at most 2,000 bytes'
             using errcode = 'string_data_right_truncation';
     end if;
     insert into rec.releases (question, epsilon, answer) values (p_question, p_epsilon, p_answer)
