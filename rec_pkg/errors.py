@@ -29,7 +29,7 @@ class SchemaMissing(RecError):
 
 
 class SchemaTorn(RecError):
-    """Schemas `rec` and `rec_internal` work only together; restore both, or drop the other, too."""
+    """Only one of the schemas `rec` and `rec_internal` exists; restore both, or drop this one, too."""
 
 
 class PgvectorMissing(RecError):
@@ -93,8 +93,8 @@ class WorkerSilent(RecError):
 
 
 class Pooled(RecError):
-    """NOTIFY gets lost on the way, as in a transaction pooler; connect to the server directly."""
+    """NOTIFY is lost on the way, as behind a transaction pooler; connect to the server directly."""
 
 
 class Leak(RecError):
-    """A list could have been made from data that was not known at its time."""
+    """A list could have been made from data that was not known at the time of its question."""

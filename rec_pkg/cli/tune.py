@@ -47,7 +47,7 @@ def tune(
     as_json: AsJson = False,
 ) -> None:
     """
-    Fit the ranker to your own log: the weights of its terms, their decay, and what is recent.
+    Fit the ranker to your own log: the weights of its terms, their decay, and their half-lives.
 
     Replays the latest events of many users; each event sees only what was known strictly before it.
     Weights are fitted on some users and judged on others. They are written to rec.rankers only if

@@ -59,12 +59,12 @@ class Upkeep:
             await self._store.hasten()
 
     async def finish(self) -> None:
-        """Wait for the running cleaning."""
+        """Wait for the cleanup that is in progress."""
         if self._cleaning is not None:
             await self._cleaning
 
     async def stop(self) -> None:
-        """Cancel the running cleaning; this or another worker starts it again."""
+        """Cancel the cleanup that is in progress; this or another worker starts it again."""
         if self._cleaning is not None:
             self._cleaning.cancel()
             with suppress(asyncio.CancelledError):
