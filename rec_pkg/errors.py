@@ -29,7 +29,7 @@ class SchemaMissing(RecError):
 
 
 class SchemaTorn(RecError):
-    """Only one of the schemas `rec` and `rec_internal` exists; restore both, or drop this one, too."""
+    """One of the schemas `rec` and `rec_internal` is missing; restore both, or drop the other."""
 
 
 class PgvectorMissing(RecError):
@@ -93,7 +93,7 @@ class WorkerSilent(RecError):
 
 
 class Pooled(RecError):
-    """NOTIFY is lost on the way, as behind a transaction pooler; connect to the server directly."""
+    """NOTIFY gets lost on the way, as behind a transaction pooler; connect to the server directly."""
 
 
 class Leak(RecError):

@@ -75,7 +75,7 @@ def evaluate(
     Raises:
         BadInput: if the folder has no usable data set.
         DatabaseRefused: if the role may not create databases.
-        Leak: if a list could have been made from data that was not known at its time.
+        Leak: if a list could have been made from data not known at the time of its question.
     """
     options = options or Options()
     started = perf_counter()
