@@ -93,7 +93,7 @@ class WorkerSilent(RecError):
 
 
 class Pooled(RecError):
-    """NOTIFY gets lost on the way, as behind a transaction pooler; connect to the server directly."""
+    """NOTIFY gets lost on the way, as in a transaction pooler; connect to the server directly."""
 
 
 class Leak(RecError):

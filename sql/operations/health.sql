@@ -188,7 +188,7 @@ as $$
         select (select count(*) from rec.horizons h where h.weight > 0) as horizons,
             (select count(*) from rec.event_kinds k where k.weight > 0) as kinds) n
     cross join lateral rec_internal.finding('horizons and kinds', n.horizons = 0 or n.kinds = 0, false,
-        format('%s horizons, %s kinds of events that speak for an item', n.horizons, n.kinds),
+        format('%s horizons and %s kinds of events have a positive weight', n.horizons, n.kinds),
         'rec.horizons and rec.event_kinds each need a row with a positive weight.') f
     union all
     select f.* from rec_internal.finding('default ranker',
