@@ -299,7 +299,7 @@ class State(Base):
 
 
 class Made(Base):
-    """An object that the last run of `sql/` made; a run that does not make it again drops it."""
+    """An object created by the last run of `sql/`; a run that does not create it again drops it."""
 
     __tablename__ = "made"
     __table_args__ = INTERNAL

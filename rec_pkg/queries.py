@@ -197,7 +197,7 @@ def recommend(  # noqa: PLR0913  # the parameters of the SQL function
         exclude_seen: leave out items on which the user has an event of a kind that marks as seen.
         diversity: from 0 (best scores) to 1 (least alike); None takes the ranker's value.
         as_of: an aware time; the list uses only events up to it. None means now.
-        seed: 32 bits; another seed draws other items for the places that `exploration` gives away.
+        seed: 32 bits; another seed draws other items for the places that `exploration` takes.
         ranker: a row of `rec.rankers`.
     """
     function = sa.func.rec.recommend(

@@ -44,7 +44,7 @@ class Settings(BaseSettings):
         " unavailable. Providers other than cpu need an encoder in float32: e5-small-fp32",
     )
     fold_batch: PositiveInt = Field(
-        default=5000, le=1_000_000, description="pending events folded at a time"
+        default=5000, le=1_000_000, description="queued events folded at a time"
     )
     encode_batch: PositiveInt = Field(
         default=128, le=100_000, description="texts encoded at a time"

@@ -40,7 +40,7 @@ TERMS: Final = (
     Term("latest", "closeness to the last events", of_events=True, by_decay=True),
     Term("closest", "closeness to the nearest of the last events", of_events=True),
     Term("transition", "how often users went on to it", by_decay=True, lift=1.0),
-    Term("together", "how often users had it beside the last items", by_decay=True, lift=1.0),
+    Term("together", "how often users had it near the last items", by_decay=True, lift=1.0),
     Term("trend", "popularity that decays", by_half_life=True, lift=-1.0),
     Term("newness", "no event supports the item yet", lift=-1.0),
     Term("repeat", "the user has seen the item"),

@@ -74,6 +74,6 @@ def _summary(moved: dict[str, int], fingerprint: str) -> str:
     if not any(moved.values()):
         return "The vectors are not calibrated; nothing was changed."
     counts = (
-        "vectors of {items:,} items and {texts:,} texts moved, interests of {users:,} users made"
+        "vectors of {items:,} items and {texts:,} texts moved, interests of {users:,} users rebuilt"
     )
-    return f"{counts.format(**moved)} anew; fingerprint {fingerprint[:12]}"
+    return f"{counts.format(**moved)}; fingerprint {fingerprint[:12]}"

@@ -124,4 +124,4 @@ def _verdict(found: Judgement, *, dry_run: bool) -> str:
         return "No gain beyond chance on held-out users; the settings are unchanged."
     if dry_run:
         return "A real gain on held-out users; without --dry-run the settings would change."
-    return "A real gain on held-out users; the settings were changed. --undo takes it back."
+    return "A real gain on held-out users; the settings were changed. --undo restores the old ones."

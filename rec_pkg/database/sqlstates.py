@@ -39,7 +39,7 @@ BY_PREFIX: Final[Mapping[str, Meaning]] = {
     "25": Meaning(
         "unusable",
         any_row=True,
-        words="the server only reads: it is a standby or set to read only; a worker has to write",
+        words="the server is read-only, as a standby is or by its settings; a worker has to write",
     ),
     "28": Meaning("unusable", any_row=True, words="the server rejects the login"),
     "3F000": Meaning("undefined", any_row=True, words=LACKING),  # schema

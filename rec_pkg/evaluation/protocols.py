@@ -3,7 +3,7 @@ The questions of an evaluation, and what may be known when each is asked.
 
 A plan consists of a log that is loaded beforehand, a stream of later events, and test cases. Every
 protocol follows the same rule: a case sees only the events strictly before its moment. Events of
-the same moment do not see each other, whoever they belong to.
+the same moment do not see each other, even if they belong to different users.
 """
 
 from __future__ import annotations

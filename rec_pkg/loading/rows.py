@@ -138,7 +138,7 @@ class VectorRows:
         try:
             vector = np.array(numbers, np.float64)
         except (TypeError, ValueError, OverflowError) as error:
-            raise BadRow("embedding holds something that is no number") from error
+            raise BadRow("embedding holds something that is not a number") from error
         if vector.ndim != 1:
             raise BadRow(f"embedding must be a list of {self.dims} numbers")
         with np.errstate(over="ignore"):

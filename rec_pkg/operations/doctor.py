@@ -59,7 +59,7 @@ def _outside(connection: Connection[Any]) -> Iterator[Finding]:
         yield Finding("line", "yellow", "through a pooler", advice)
     else:
         advice = "Give the worker a URL of the server itself, or no notification will wake it."
-        yield Finding("line", "red", "through a pooler that takes sessions apart", advice)
+        yield Finding("line", "red", "through a pooler that does not keep sessions", advice)
 
 
 def _inside(connection: Connection[Any]) -> Iterator[Finding]:

@@ -171,8 +171,8 @@ begin
     where p.user_id = any(v_waiting) and p.occurred_at >= p_from and p.occurred_at < p_before;
 end $$;
 
--- Count popularity and transitions again if events were dropped, and return 'counts'; NULL if none were. The
--- counts then contain the events of the log alone, so that an erasure can take back all that a user added.
+-- Count popularity and transitions again if events were dropped, and return 'counts'; NULL if none were.
+-- The counts then contain the events of the log alone, so that an erasure can remove all that a user added.
 create or replace function rec_internal.recount()
 returns text language plpgsql volatile
 set search_path from current

@@ -291,7 +291,7 @@ def test_a_catalogue_is_calibrated_and_the_calibration_taken_back(
     )
     db.execute("update rec.items set encoded_hash = content_hash")
     db.execute("select rec.apply_pending()")
-    moved = "vectors of 768 items and 0 texts moved, interests of 1 users made anew"
+    moved = "vectors of 768 items and 0 texts moved, interests of 1 users rebuilt"
     assert moved in filled("calibrate", "--ridge", "0.2").stdout
     calibrated = from_json(filled("calibrate", "--json"))
     assert calibrated == {

@@ -61,7 +61,7 @@ def test_a_read_only_server_is_named_asked_seldom_and_used_again_when_it_writes(
         )
         keys = clicks(db)
         faults.strike()
-        wait_until(lambda: one.said("the server only reads"))
+        wait_until(lambda: one.said("the server is read-only"))
         before, lines = transactions(db), len(one.lines())
         time.sleep(WATCHED_S)
         assert len(one.lines()) - lines < 10

@@ -197,7 +197,7 @@ def test_the_text_of_an_event_that_is_still_to_be_encoded_stays(db: Connection) 
 
 def test_a_folded_event_is_not_deleted_and_a_waiting_one_leaves_the_queue(db: Connection) -> None:
     before = contents(db)
-    with pytest.raises(psycopg.errors.RestrictViolation, match="is folded and cannot be deleted") as refused:
+    with pytest.raises(psycopg.errors.RestrictViolation, match="cannot be deleted") as refused:
         db.execute(f"delete from rec.events where {FOLDED}")
     assert "rec.forget_user" in (refused.value.diag.message_hint or "")
     assert contents(db) == before

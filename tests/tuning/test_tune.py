@@ -184,7 +184,7 @@ def test_a_dry_run_changes_nothing_and_tuning_ranks_better(run: Run, shop: Conne
     assert figures["after"]["ndcg@10"]["mean"] > figures["before"]["ndcg@10"]["mean"] + 0.05
     assert figures["gain"]["ndcg@10"]["low"] > 0
     assert share_of_next_items(shop) > lists_before + 0.05
-    assert "--undo takes it back" in said
+    assert "--undo restores the old ones" in said
     changed = {line.split()[0] for line in said.splitlines() if "_weight" in line}
     assert changed == {n for n in before if "_weight" in n and before[n] != settings[1][n]}
 

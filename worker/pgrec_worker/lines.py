@@ -71,8 +71,8 @@ class Lines:
         for connection in (self.work, self.folds, self.listener):
             await _set_up(connection)
         await register_vector_async(self.work)
-        # Work that a crash of the server takes back waits again as a whole. So none of it must be
-        # flushed by itself, and writers do not queue for the disk behind the worker.
+        # Work that a crash of the server undoes is queued again as a whole. So no commit has to
+        # wait for its flush, and writers do not queue for the disk behind the worker.
         for connection in (self.work, self.folds):
             await connection.execute("select set_config('synchronous_commit', 'off', false)")
         await self.listener.execute("listen rec_events")

@@ -32,7 +32,7 @@ class Metrics:
             "pgrec_encoded", "Texts and items encoded", ["what"], registry=self.registry
         )
         self.failures = Counter(
-            "pgrec_failures", "Events and items that could not be used", registry=self.registry
+            "pgrec_failures", "Events and items that could not be processed", registry=self.registry
         )
         self.reconnects = Counter(
             "pgrec_reconnects", "Times the connection to the server broke", registry=self.registry

@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class WaitingItem:
-    """An item whose content has no vector yet; `attributes` are JSON that nobody has decoded."""
+    """An item whose content has no vector yet; `attributes` are still encoded as JSON."""
 
     item_id: str
     title: str

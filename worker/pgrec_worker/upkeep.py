@@ -77,7 +77,7 @@ class Upkeep:
         except psycopg.Error as error:
             if self._store.lines.broken:
                 raise
-            self._refused("partitions cannot be made now", error)
+            self._refused("partitions cannot be created now", error)
             return RETRY_S
         if made:
             log.info("partitions made", partitions=made)

@@ -54,7 +54,7 @@ class Line:
         self._since = None
 
     def cut(self) -> None:
-        """Shut the connection down, so that whoever waits on it gets the error of a broken one."""
+        """Shut the connection down, so that calls waiting on it get the error of a broken one."""
         if not self._connection.closed:
             with socket.socket(fileno=os.dup(self._connection.fileno())) as ours:
                 ours.shutdown(socket.SHUT_RDWR)
