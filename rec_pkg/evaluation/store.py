@@ -103,7 +103,7 @@ class Store:
                 )
 
     def fold(self) -> None:
-        """Fold all pending events."""
+        """Fold all queued events."""
         while self._one("select rec.apply_pending(%s)", (FOLDED_AT_ONCE,))[0]:
             pass
 

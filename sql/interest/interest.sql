@@ -3,7 +3,7 @@
 -- The interest of a user now, or at a past moment p_as_of: one row per horizon, the shortest first.
 -- interest is the decayed sum of the event vectors, mass the decayed sum of their absolute weights, both as
 -- of the last event, as_of; weight is the share of the horizon in the mix, from 0 to 1. A user without
--- events has no rows. The present interest is computed from the stored sums and the pending events; a past
+-- events has no rows. The present interest is computed from the stored sums and the queued events; a past
 -- one is replayed from the log. While the user is away, the direction of a horizon stays the same, and its
 -- weight changes. If likes and dislikes cancel each other out to less than a thousandth of the mass, the
 -- horizon has no direction, and its weight is 0.

@@ -4,7 +4,7 @@
 
 -- The interest sums of a user, one row per horizon, computed from the event log alone, as of the last event
 -- at or before p_as_of. Events that were dropped from the log count by their sums in
--- rec_internal.interest_bases. By default the result equals the stored sums plus the pending events; with
+-- rec_internal.interest_bases. By default the result equals the stored sums plus the queued events; with
 -- p_pending false, it equals the stored sums alone. As of a moment before the last dropped event, only
 -- events that are still in the log count.
 create or replace function rec_internal.replay(
@@ -45,7 +45,7 @@ as $$
     group by t.horizon, t.as_of;
 $$;
 
--- The interest sums of a user as of their last event, one row per horizon: the stored sums plus the pending
+-- The interest sums of a user as of their last event, one row per horizon: the stored sums plus the queued
 -- events whose vectors are known. Both are read in one statement, so that each event counts once, folded or
 -- not.
 create or replace function rec_internal.current_sums(p_user_id text)

@@ -67,17 +67,17 @@ as $$
     left join rec_internal.interest_bases b on b.user_id = p_user_id and b.horizon = k.horizon;
 $$;
 
--- Everything that is stored about a user, as a JSON object. Its form changes only together with the value of
--- format, now "pgrec export 1". The other keys are: user_id. exported_at: a time. paused_at: the time since
--- which events of the user are not stored, or null. events, oldest first: event_id, occurred_at, received_at,
--- kind, item_id, title, text, text_hash, value, dedupe_key, and queue: null once the event is folded, else
--- enqueued_at, attempts, retry_at (infinity: parked), has_text, error. texts: text_hash and vector of each
--- text. interests, from stored and pending events together: horizon, weight in the mix, mass, as_of, vector,
--- items and words; stored and base: mass, as_of and vector as they are in the tables, or null. topics: topic,
--- share, items, words. dislikes: strength, items, words. seen_items: ids of items. waiting_counts, which are
--- not merged yet into popularity (from_item is null) and transitions: delta_id, from_item, to_item, amount,
--- at; merged counts name no user. Everywhere, items are the ones closest to a vector (item_id, title,
--- similarity), and words their most frequent tags.
+-- Everything that is stored about a user, as a JSON object. Its form changes only together with the value
+-- of format, now "pgrec export 1". The other keys are: user_id. exported_at: a time. paused_at: the time
+-- since which events of the user are not stored, or null. events, oldest first: event_id, occurred_at,
+-- received_at, kind, item_id, title, text, text_hash, value, dedupe_key, and queue: null once the event is
+-- folded, else enqueued_at, attempts, retry_at (infinity: parked), has_text, error. texts: text_hash and
+-- vector of each text. interests, from stored and queued events together: horizon, weight in the mix, mass,
+-- as_of, vector, items and words; stored and base: mass, as_of and vector as they are in the tables, or
+-- null. topics: topic, share, items, words. dislikes: strength, items, words. seen_items: ids of items.
+-- waiting_counts, which are not merged yet into popularity (from_item is null) and transitions: delta_id,
+-- from_item, to_item, amount, at; merged counts name no user. Everywhere, items are the ones closest to a
+-- vector (item_id, title, similarity), and words their most frequent tags.
 create or replace function rec.export_user(p_user_id text)
 returns jsonb language sql stable
 set search_path from current
