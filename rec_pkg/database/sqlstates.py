@@ -29,7 +29,7 @@ class Meaning(NamedTuple):
 
     kind: Kind
     any_row: bool
-    words: str = "no line to the server"
+    words: str = "no connection to the server"
 
 
 LACKING: Final = "the database lacks a table, function or right"

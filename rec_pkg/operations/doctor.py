@@ -46,20 +46,20 @@ def _outside(connection: Connection[Any]) -> Iterator[Finding]:
     """Examine the connection between this process and the server."""
     if store.in_recovery(connection):
         advice = "This server serves lists; run doctor and worker on the primary."
-        yield Finding("line", "yellow", "to a standby", advice)
+        yield Finding("connection", "yellow", "to a standby", advice)
         return
     direct = not pooler.changes_session(connection)
     heard = store.hears_itself(connection, PROBE_S)
     if direct and heard:
-        yield Finding("line", "green", "direct", None)
+        yield Finding("connection", "green", "direct", None)
     elif heard:
         advice = (
             "It keeps sessions, so a worker may use it; a direct connection is less likely to fail."
         )
-        yield Finding("line", "yellow", "through a pooler", advice)
+        yield Finding("connection", "yellow", "through a pooler", advice)
     else:
         advice = "Give the worker a URL of the server itself, or no notification will wake it."
-        yield Finding("line", "red", "through a pooler that does not keep sessions", advice)
+        yield Finding("connection", "red", "through a pooler that does not keep sessions", advice)
 
 
 def _inside(connection: Connection[Any]) -> Iterator[Finding]:

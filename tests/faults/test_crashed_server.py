@@ -41,7 +41,7 @@ def test_a_server_that_crashes_under_load_has_counted_every_event_once(
         assert writers.broken > 0
         for one in (first, second):
             assert one.process.poll() is None
-            assert one.said("no line to the server")
+            assert one.said("no connection to the server")
 
 
 @pytest.mark.full
@@ -50,7 +50,7 @@ def test_a_worker_that_starts_before_the_server_waits_for_it(
 ) -> None:
     world.crash()
     with worker(world.tcp(database), tmp_path) as early:
-        wait_until(lambda: early.said("no line to the server"))
+        wait_until(lambda: early.said("no connection to the server"))
         world.server.start()
         with world.connect(database) as db:
             db.execute("select rec.track('ann', 'item 1', p_dedupe_key => 'a')")

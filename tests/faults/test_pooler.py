@@ -106,7 +106,7 @@ def test_a_pooler_in_transaction_mode_is_told_from_a_direct_line_and_one_in_sess
 ) -> None:
     def line(address: str) -> str:
         with psycopg.connect(address, autocommit=True) as connection:
-            return next(f.level for f in examine(connection) if f.what == "line")
+            return next(f.level for f in examine(connection) if f.what == "connection")
 
     assert line(world.tcp(database, transactional)) == "red"
     assert line(world.tcp(database)) == "green"

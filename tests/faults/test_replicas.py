@@ -173,7 +173,7 @@ def test_after_the_primary_dies_worker_writers_and_readers_go_on_at_the_promoted
         with visit(standby, database) as promoted:
             assert faults.survived(promoted, sure) == len(sure)
         assert one.process.poll() is None
-        assert one.said("no line to the server")
+        assert one.said("no connection to the server")
 
 
 @pytest.mark.full

@@ -192,7 +192,7 @@ def test_a_role_without_any_right_is_told_so(well: Connection) -> None:
     well.execute(f"create role {name}".encode())
     try:
         well.execute(f"set role {name}".encode())
-        assert levels(well) == {"line": "green", "schema": "yellow"}
+        assert levels(well) == {"connection": "green", "schema": "yellow"}
     finally:
         well.execute("reset role")
         well.execute(f"drop role {name}".encode())
@@ -238,6 +238,6 @@ def pooled(database_url: str) -> Iterator[str]:
 
 def test_a_pooler_that_takes_sessions_apart_is_red(pooled: str) -> None:
     with psycopg.connect(pooled, autocommit=True) as db:
-        (line,) = [finding for finding in examine(db) if finding.what == "line"]
+        (line,) = [finding for finding in examine(db) if finding.what == "connection"]
     assert line.level == "red"
     assert "pooler" in line.found

@@ -193,7 +193,7 @@ def test_neither_log_nor_process_of_a_worker_shows_the_password(db: Connection, 
         time.sleep(1)
         process.send_signal(signal.SIGTERM)
         said = process.communicate(timeout=PATIENCE_S)[0]
-    assert "no line to the server" in said
+    assert "no connection to the server" in said
     assert CANARY not in said
 
 
