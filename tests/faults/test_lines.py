@@ -74,7 +74,7 @@ def test_a_slow_line_is_not_taken_for_a_dead_one(
             track(db, str(number), f"words of {number}")
         assert faults.survived(db, map(str, range(20))) == 20
         assert not one.said(CUT)
-        assert not one.said("no line")
+        assert not one.said("no connection")
 
 
 @pytest.mark.parametrize("asleep", [True, pytest.param(False, marks=pytest.mark.full)])
