@@ -101,13 +101,13 @@ def test_a_line_that_dies_without_a_sign_is_given_up_soon(
 def test_what_the_dead_line_had_claimed_is_free_for_the_next(
     db: Connection, address: str, proxy: Proxy, tmp_path: Path
 ) -> None:
-    with worker(address, tmp_path, settings=IMPATIENT):
+    with worker(address, tmp_path, settings=IMPATIENT) as one:
         wait_until(lambda: drained(db) and sleeping(db))
         before = backends(db, "pgrec worker")
         track(db, "a", "slow words")
         wait_until(lambda: not sleeping(db))
         proxy.hang()
-        time.sleep(SILENCE_S)
+        wait_until(lambda: one.said(CUT))
         proxy.heal()
         wait_until(lambda: drained(db))
         assert not backends(db, "pgrec worker") & before
