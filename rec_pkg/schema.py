@@ -6,7 +6,7 @@ import hashlib
 import re
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import alembic.command
 import alembic.config
@@ -25,6 +25,12 @@ LOCK_TIMEOUT = "10s"
 ROLES = "rights/roles.sql"
 DESCRIBED = re.compile(
     r"^((?:-- .*\n)+)create or replace (function|view) (rec(?:_internal)?\.\w+)", re.MULTILINE
+)
+FOUND: Final = (  # by the catalog alone, so that a role without any right gets an answer, too
+    "select coalesce(bool_or(n.nspname = 'rec'), false),"
+    " coalesce(bool_or(n.nspname = 'rec_internal'), false)"
+    " from pg_class c join pg_namespace n on n.oid = c.relnamespace"
+    " where (n.nspname, c.relname) in (('rec', 'items'), ('rec_internal', 'state'))"
 )
 PGVECTOR_MINIMUM = (0, 8, 4)
 
@@ -99,6 +105,18 @@ def downgrade(engine: Engine, revision: str = "base") -> None:
     """Revert the revisions after `revision`; `base` empties both schemas, including all events."""
     with engine.connect() as connection:
         alembic.command.downgrade(_config(connection, 0), revision)
+
+
+def is_whole(*, face: bool, engine: bool) -> bool:
+    """
+    Return whether both schemas are there, of which `FOUND` tells which are.
+
+    Raises:
+        SchemaTorn: if only one of them is there.
+    """
+    if face != engine:
+        raise SchemaTorn("rec_internal is missing" if face else "rec is missing")
+    return face
 
 
 def check(connection: Connection) -> None:
@@ -201,14 +219,8 @@ def _signature(connection: Connection, name: str) -> str:
 
 
 def _is_there(connection: Connection) -> bool:
-    """Return whether the tables of both schemas exist; raise SchemaTorn if only one has them."""
-    found = sa.text(
-        "select to_regclass('rec.items') is not null, to_regclass('rec_internal.state') is not null"
-    )
-    face, engine = connection.execute(found).one()
-    if face != engine:
-        raise SchemaTorn("rec_internal is missing" if face else "rec is missing")
-    return bool(face)
+    face, engine = connection.execute(sa.text(FOUND)).one()
+    return is_whole(face=face, engine=engine)
 
 
 def _config(

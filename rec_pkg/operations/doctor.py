@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from rec_pkg import schema
 from rec_pkg.database import pooler
+from rec_pkg.errors import SchemaTorn
 from rec_pkg.operations import store
 
 if TYPE_CHECKING:
@@ -64,6 +65,11 @@ def _outside(connection: Connection[Any]) -> Iterator[Finding]:
 
 def _inside(connection: Connection[Any]) -> Iterator[Finding]:
     """Check the version of the schema, then ask `rec.health`."""
+    try:
+        schema.is_whole(**store.schemas(connection))
+    except SchemaTorn as error:
+        yield Finding("schema", "red", str(error), "Restore both schemas from the same backup.")
+        return
     found = store.schema_digest(connection)
     advice = "Run `pgrec migrate`."
     if found.missing:

@@ -9,6 +9,7 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 from psycopg.types.json import Jsonb
 
+from rec_pkg import schema
 from rec_pkg.database.store import one
 
 if TYPE_CHECKING:
@@ -160,6 +161,12 @@ def hears_itself(connection: Connection[Any], patience_s: float) -> bool:
         heard = any(connection.notifies(timeout=patience_s, stop_after=1))
     connection.execute(SQL("unlisten {}").format(Identifier(channel)))
     return heard
+
+
+def schemas(connection: Connection[Any]) -> dict[str, bool]:
+    """Return whether `rec`, the interface, and `rec_internal`, the engine, are there."""
+    face, engine = one(connection, schema.FOUND)
+    return {"face": face, "engine": engine}
 
 
 def schema_digest(connection: Connection[Any]) -> Digest:

@@ -80,8 +80,8 @@ begin
                 'rec_internal.companions'),
             ('rec_app', 'execute', 'function rec_internal.passes, rec_internal.passing, '
                 'rec_internal.newest, rec_internal.strongest, rec_internal.hides_items, '
-                'rec_internal.is_partial, rec_internal.plan_for, rec_internal.prepare_search, '
-                'rec_internal.matches_few, rec_internal.neighbours, rec_internal.indexed_neighbours, '
+                'rec_internal.is_partial, rec_internal.plan_for, rec_internal.set_depth, '
+                'rec_internal.restore_depth, rec_internal.matches_few, rec_internal.neighbours, rec_internal.indexed_neighbours, '
                 'rec_internal.profile_of, rec_internal.candidates, rec_internal.terms, '
                 'rec_internal.rerank, rec_internal.diversify, rec_internal.explore'),
             ('rec_app', 'execute', 'function rec_internal.content_hash, rec_internal.scaled, '

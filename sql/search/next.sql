@@ -16,7 +16,8 @@ as $$
     join rec.items i on i.item_id = f.item_id
     cross join asked a
     where rec_internal.passes(i, p_domain, a.attributes)
-        and i.item_id not in (select x.item_id from unnest(p_exclude) as x (item_id) where x.item_id is not null)
+        and i.item_id not in (
+            select x.item_id from unnest(p_exclude) as x (item_id) where x.item_id is not null)
     order by f.strength desc, f.item_id
     limit (select a.n from asked a);
 $$;

@@ -1,6 +1,7 @@
 -- Which items may be listed. Every source of items asks passes(), and leaves out the excluded items by
 --
---     i.item_id not in (select x.item_id from unnest(p_exclude) as x (item_id) where x.item_id is not null)
+--     i.item_id not in (
+--         select x.item_id from unnest(p_exclude) as x (item_id) where x.item_id is not null)
 --
 -- The server hashes that subquery once for all rows. Without its condition, a single NULL in p_exclude
 -- would leave out every item.
@@ -23,7 +24,8 @@ as $$
     -- The items are looked up one by one until there are enough.
     select t.item_id from (
         select u.item_id, u.place from unnest(p_items) with ordinality as u (item_id, place)
-        where u.item_id not in (select x.item_id from unnest(p_exclude) as x (item_id) where x.item_id is not null)
+        where u.item_id not in (
+            select x.item_id from unnest(p_exclude) as x (item_id) where x.item_id is not null)
         order by u.place
     ) t
     cross join lateral (
@@ -49,6 +51,7 @@ begin
     return query
     select i.item_id from rec.items i
     where rec_internal.passes(i, p_domain, p_filter)
-        and i.item_id not in (select x.item_id from unnest(p_exclude) as x (item_id) where x.item_id is not null)
+        and i.item_id not in (
+            select x.item_id from unnest(p_exclude) as x (item_id) where x.item_id is not null)
     order by i.created_at desc, i.item_id limit p_n;
 end $$;

@@ -25,23 +25,36 @@ as $$
         set_config('enable_sort', case when p_partial then 'on' else 'off' end, true);
 $$;
 
--- Prepare searches for p_n items each: plan them for the filter, and set how many candidates HNSW keeps.
--- That is `ef_search` times p_depth, at least p_n, and the maximum where policies hide items. Call this
--- only from a function with SET clauses for plan_cache_mode, enable_sort, hnsw.ef_search and
--- hnsw.iterative_scan.
-create or replace function rec_internal.prepare_search(
-    p_ranker rec.rankers, p_domain text, p_filter jsonb, p_n integer, p_depth double precision)
-returns void language sql stable
+-- Set how many candidates HNSW keeps in searches for p_n items: `ef_search` times p_depth, at least p_n, and the
+-- maximum where policies hide items. The result is what was set before; hand it to restore_depth() before the
+-- calling function returns. A SET clause would do the same, but without a superuser such a function cannot be
+-- created, nor restored from a dump, before the library of pgvector is loaded.
+create or replace function rec_internal.set_depth(
+    p_ranker rec.rankers, p_n integer, p_depth double precision)
+returns text[] language plpgsql stable
 set search_path from current
 as $$
-    select rec_internal.plan_for(rec_internal.is_partial(p_domain, p_filter)),
-        set_config(
+declare
+    v_before text[] := array[
+        current_setting('hnsw.ef_search', true), current_setting('hnsw.iterative_scan', true)];
+begin
+    perform set_config(
             'hnsw.ef_search', case when rec_internal.hides_items() then 1000
-                else least(greatest((p_ranker).ef_search * greatest(least(p_depth, 2), 0), p_n, 1), 1000)
+                else least(greatest(p_ranker.ef_search * greatest(least(p_depth, 2), 0), p_n, 1), 1000)
             end::integer::text, true),
         set_config(
             'hnsw.iterative_scan',
             case when rec_internal.hides_items() then 'relaxed_order' else 'strict_order' end, true);
+    return v_before;
+end $$;
+
+-- Set the depth of searches to what set_depth() found; to the defaults of pgvector where it was not loaded.
+create or replace function rec_internal.restore_depth(p_before text[])
+returns void language sql stable
+set search_path from current
+as $$
+    select set_config('hnsw.ef_search', coalesce(p_before[1], '40'), true),
+        set_config('hnsw.iterative_scan', coalesce(p_before[2], 'off'), true);
 $$;
 
 -- Whether at most p_limit items pass, so few that comparing all of them is faster than the index.

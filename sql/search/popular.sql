@@ -24,7 +24,8 @@ begin
     join rec.items i on i.item_id = p.item_id
     cross join rec.settings s
     where p.log_mass > '-infinity' and rec_internal.passes(i, p_domain, p_filter)
-        and p.item_id not in (select x.item_id from unnest(p_exclude) as x (item_id) where x.item_id is not null)
+        and p.item_id not in (
+            select x.item_id from unnest(p_exclude) as x (item_id) where x.item_id is not null)
     order by p.log_mass desc, p.item_id
     limit p_n;
 end $$;

@@ -8,8 +8,11 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from psycopg import sql
 
+from rec_pkg import schema
 from rec_pkg.encoder.item_text import SPOKEN_ATTRIBUTES
+from tests.support.databases import engine_of
 
 if TYPE_CHECKING:
     from rec_pkg.encoder import Encoder
@@ -62,6 +65,32 @@ def test_an_item_that_cannot_be_read_is_refused_alone_with_the_reason(
     assert "digits" in refused["digits"]
     encoded = db.execute("select count(*) from rec.item_vectors").fetchone()
     assert encoded == (len(ODD) + 3 - len(refused),)
+
+
+def test_a_worker_finds_its_types_whatever_its_role_brings_along(
+    db: Connection, database_url: str, encoder: Encoder
+) -> None:
+    del encoder  # its files are there
+    name = sql.Identifier(db.info.dbname)
+    db.execute("create schema extensions")
+    db.execute("alter extension vector set schema extensions")
+    for setting in (
+        "search_path = pg_catalog",
+        "default_transaction_isolation = 'serializable'",
+        "datestyle = 'German, DMY'",
+        "intervalstyle = 'sql_standard'",
+        "bytea_output = 'escape'",
+        "extra_float_digits = -15",
+        "timezone = 'America/New_York'",
+    ):
+        db.execute(sql.SQL("alter database {} set ").format(name) + sql.SQL(setting))
+    with engine_of(database_url) as engine:
+        schema.migrate(engine)  # functions find the extension where it is now
+    db.execute("insert into rec.items (item_id, title) values ('a', 'A thing')")
+    db.execute("select rec.track('ann', 'a', p_text => 'some words')")
+    work(database_url)
+    assert db.execute("select count(*) from rec.item_vectors").fetchone() == (1,)
+    assert db.execute("select pending + parked from rec.status").fetchone() == (0,)
 
 
 def test_only_what_an_encoder_reads_makes_an_item_stale(db: Connection) -> None:

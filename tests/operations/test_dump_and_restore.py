@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
 
 import psycopg
 import pytest
+from psycopg import sql
+from sqlalchemy import make_url
 
 from rec_pkg import schema
 from rec_pkg.errors import SchemaMissing, SchemaTorn
+from rec_pkg.operations.doctor import examine
 from tests.support.databases import engine_of, new_database
 from tests.support.programs import dump, run_program
 
@@ -17,6 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sqlalchemy.engine import Engine
+
+    from rec_pkg.encoder import Encoder
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -51,6 +60,17 @@ def shop(db: Connection) -> Connection:
     db.execute("update rec.settings set events_kept = '900 days'")
     db.execute("select rec.forget_user('u2')")
     return db
+
+
+def run_worker(url: str) -> subprocess.CompletedProcess[str]:
+    """A worker that ends when nothing waits, or says why it does not begin."""
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "rec_pkg", "worker", "--once"],
+        env=os.environ | {"PGREC_DATABASE_URL": url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def without_parentheses(text: str) -> str:
@@ -104,19 +124,60 @@ def test_a_restored_database_is_that_which_was_dumped(
             schema.migrate(engine)
 
 
+def test_an_owner_who_is_no_superuser_restores_it(
+    shop: Connection, database_url: str, server: str, tmp_path: Path
+) -> None:
+    """Before the library of pgvector is loaded, only a superuser may name its settings."""
+    file = str(tmp_path / "dump.sql")
+    run_program(
+        *("pg_dump", "--no-owner", "--no-acl", "-n", "rec*", "--file", file, database_url),
+    )
+    owner = f"owner_{uuid4().hex[:8]}"
+    name = sql.Identifier(owner)
+    shop.execute(sql.SQL("create role {} login password 'x'").format(name))
+    try:
+        with new_database(server) as url:
+            with psycopg.connect(url) as admin:
+                admin.execute("create extension vector")
+                database = sql.Identifier(make_url(url).database or "")
+                admin.execute(sql.SQL("grant create on database {} to {}").format(database, name))
+            own = make_url(url).set(username=owner, password="x")  # noqa: S106
+            address = own.render_as_string(hide_password=False)
+            run_program("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", file, address)
+            with psycopg.connect(address, autocommit=True) as restored:
+                for found, expected in zip(answers(restored), answers(shop), strict=True):
+                    is_number = isinstance(expected, float)
+                    assert found == (pytest.approx(expected, abs=1e-5) if is_number else expected)
+                vector = "array_fill(1, array[384])::vector"
+                near = restored.execute(f"select count(*) from rec.nearest({vector})").fetchone()
+                assert near == (10,)
+    finally:
+        shop.execute(sql.SQL("drop role {}").format(name))
+
+
 @pytest.mark.parametrize(("lost", "told"), [("rec", "rec is"), ("rec_internal", "rec_internal is")])
 def test_one_schema_without_the_other_is_noticed_and_what_to_do_is_said(
-    db: Connection, engine: Engine, lost: str, told: str
+    db: Connection, engine: Engine, database_url: str, encoder: Encoder, lost: str, told: str
 ) -> None:
+    del encoder  # its files are there
     db.execute(f"drop schema {lost} cascade")
     with pytest.raises(SchemaTorn, match=f"restore .*or drop the other.*{told} missing"):
         schema.migrate(engine)
     with engine.connect() as connection, pytest.raises(SchemaTorn):
         schema.check(connection)
+    (found,) = [finding for finding in examine(db) if finding.what == "schema"]
+    assert found.level == "red"
+    assert f"{told} missing" in found.found
+    done = run_worker(database_url)
+    assert done.returncode == 1
+    assert f"{told} missing" in done.stderr
     other = {"rec": "rec_internal", "rec_internal": "rec"}[lost]
     db.execute(f"drop schema {other} cascade")
     with engine.connect() as connection, pytest.raises(SchemaMissing):
         schema.check(connection)
+    assert "run `pgrec migrate`" in run_worker(database_url).stderr
+    db.execute("drop extension vector")
+    assert "run `pgrec migrate`" in run_worker(database_url).stderr
     schema.migrate(engine)
     with engine.connect() as connection:
         schema.check(connection)

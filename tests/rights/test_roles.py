@@ -120,7 +120,8 @@ FUNCTIONS: Final = {
             content_hash scaled decayed_sum mass_at share share_mass
             latest_events latest_shares dislikes topics current_sums replay
             flows transitions companions
-            passes passing newest strongest hides_items is_partial plan_for prepare_search
+            passes passing newest strongest hides_items is_partial plan_for
+            set_depth restore_depth
             matches_few neighbours indexed_neighbours
             profile_of candidates terms rerank diversify explore
             owns_data forget_if_visible undo_if_visible export_events export_interests in_words

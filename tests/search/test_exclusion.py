@@ -24,6 +24,7 @@ ARGUMENTS: Final = {
     ("p_ranker", "rec.rankers"): DEFAULT,
     ("p_ranker", "text"): "'default'",
     ("p_n", "integer"): "7",
+    ("p_depth", "double precision"): "1",
     ("p_k", "integer"): "7",
     ("p_domain", "text"): "null",
     ("p_filter", "jsonb"): "'{}'",

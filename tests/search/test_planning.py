@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     Connection = psycopg.Connection[tuple[Any, ...]]
 
 # They set what the functions that call them have SET clauses for.
-SETTERS: Final = ("plan_for", "prepare_search")
+SETTERS: Final = ("plan_for",)
 CALLS: Final = (
     "select * from rec.recommend('ann')",
     "select * from rec.recommend('ann', p_filter => '{\"a\": 1}')",
@@ -54,14 +54,22 @@ def test_whoever_has_searches_planned_has_a_set_clause_for_all_that_this_sets(
         return touched - {setting.partition("=")[0] for setting in config}
 
     assert leaves("plan_for") == {"plan_cache_mode", "enable_sort"}
-    assert leaves("prepare_search") > leaves("plan_for")
     callers = {
         name
         for name, (source, _) in found.items()
         if name not in SETTERS and any(re.search(rf"\b{s}\s*\(", source) for s in SETTERS)
     }
-    assert callers >= {"nearest", "neighbours", "indexed_neighbours", "popular", "matches_few"}
+    assert callers >= {"neighbours", "indexed_neighbours", "popular", "matches_few"}
     assert {name: left for name in callers if (left := leaves(name))} == {}
+
+
+def test_whoever_sets_the_depth_of_searches_restores_it(db: Connection) -> None:
+    """Not by a SET clause, which an owner who is no superuser could not restore from a dump."""
+    found = functions(db)
+    setters = {name for name, (source, _) in found.items() if "set_depth(" in source}
+    assert setters == {"indexed_neighbours"}
+    assert all("restore_depth(" in found[name][0] for name in setters)
+    assert not [name for name, (_, config) in found.items() if any("hnsw" in s for s in config)]
 
 
 @pytest.mark.parametrize("call", CALLS)

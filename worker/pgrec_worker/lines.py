@@ -13,6 +13,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import scalar_row
 
 from pgrec_worker.watch import Line, watch
+from rec_pkg.errors import SchemaMissing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -70,6 +71,7 @@ class Lines:
         """Set up each connection for its purpose."""
         for connection in (self.work, self.folds, self.listener):
             await _set_up(connection)
+        await _find_vectors(self.work)
         await register_vector_async(self.work)
         # Work that a crash of the server undoes is queued again as a whole. So no commit has to
         # wait for its flush, and writers do not queue for the disk behind the worker.
@@ -121,6 +123,22 @@ async def open_lines(conninfo: str, patience_s: float) -> AsyncIterator[Lines]:
 
 async def _connect(address: str, name: str) -> Connection:
     return await psycopg.AsyncConnection.connect(address, autocommit=True, application_name=name)
+
+
+async def _find_vectors(connection: Connection) -> None:
+    """
+    Find the types of pgvector, in whatever schema they are and whatever path the role has.
+
+    Raises:
+        SchemaMissing: if the database does not have the extension.
+    """
+    cursor = connection.cursor(row_factory=scalar_row)
+    await cursor.execute(
+        "select set_config('search_path', e.extnamespace::regnamespace::text, false)"
+        " from pg_extension e where e.extname = 'vector'"
+    )
+    if await cursor.fetchone() is None:
+        raise SchemaMissing("it lacks the extension vector")
 
 
 async def _set_up(connection: Connection) -> None:

@@ -66,16 +66,16 @@ class Loop:
         Check that database, package and encoder fit together, and that notifications arrive.
 
         Raises:
-            SchemaMissing: if the database has no schema rec.
+            SchemaMissing: if the database was never migrated.
+            SchemaTorn: if only one of its two schemas is there.
             SchemaMismatch: if another version migrated it.
             EncoderMismatch: if the database holds vectors of another encoder.
             Pooled: if notifications do not arrive.
         """
-        try:
-            digest = await self._store.sql_digest()
-        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
-            raise SchemaMissing from error
-        if digest != schema.sql_digest():
+        face, engine = await self._store.schemas()
+        if not schema.is_whole(face=face, engine=engine):
+            raise SchemaMissing
+        if await self._store.sql_digest() != schema.sql_digest():
             raise SchemaMismatch
         if not await self._store.hears(HEARING_S):
             raise Pooled

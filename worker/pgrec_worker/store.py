@@ -13,6 +13,7 @@ from psycopg.types.json import Jsonb
 
 from pgrec_worker.lines import Lines, open_lines
 from pgrec_worker.watch import PATIENCE_S
+from rec_pkg import schema
 from rec_pkg.encoder.store import ActiveEncoder
 
 if TYPE_CHECKING:
@@ -109,6 +110,12 @@ class Store:
             return True
         await self.lines.listener.execute("")  # an answer carries the notifications before it
         return await self.notified(0)
+
+    async def schemas(self) -> tuple[bool, bool]:
+        """Return whether schema `rec` and schema `rec_internal` are there."""
+        cursor = await self.lines.work.execute(schema.FOUND)
+        face, engine = await cursor.fetchone() or (False, False)
+        return face, engine
 
     async def sql_digest(self) -> str:
         """Return the digest of the re-run objects that the database was migrated with."""
