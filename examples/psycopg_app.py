@@ -2,7 +2,7 @@
 The recommender from plain psycopg: nothing of pgrec is imported, only its SQL functions are called.
 
     make demo                                            # once: a server and a catalogue
-    .venv/bin/python examples/psycopg_app.py URL         # the URL that `pgrec up` prints
+    .venv/bin/python examples/psycopg_app.py 'URL'       # the URL that `pgrec up` prints
 
 The same calls work from any language that has a driver for Postgres.
 """

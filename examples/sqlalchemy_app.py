@@ -2,7 +2,7 @@
 The recommender beside an application's own SQLAlchemy classes.
 
     make demo                                            # once: a server and a catalogue
-    .venv/bin/python examples/sqlalchemy_app.py URL      # the URL that `pgrec up` prints
+    .venv/bin/python examples/sqlalchemy_app.py 'URL'    # the URL that `pgrec up` prints
 """
 
 from __future__ import annotations
