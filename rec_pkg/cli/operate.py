@@ -143,7 +143,7 @@ def _advise(statements: str | None) -> None:
     if statements:
         to_stderr(
             "The roles of pgrec are incomplete, and this role may not complete them. Only you\n"
-            "have rights until an administrator runs the following and you migrate again:\n\n"
+            "have rights until an administrator runs this and you run `pgrec migrate` again:\n\n"
             f"{statements}\n"
         )
 

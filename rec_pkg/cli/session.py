@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from rec_pkg.client import Client
 
 NO_RIGHT = (
-    "If the role of this session should be allowed, grant it rec_app, rec_worker or rec_analyst"
+    "If the role of this session should be allowed, grant it rec_app, rec_worker, rec_analyst or "
+    "rec_owner; SECURITY.md says what each may do"
 )
 
 
