@@ -163,7 +163,7 @@ def test_a_copy_is_refused_whole_or_harms_nothing(
 )
 def test_an_event_does_not_change(db: Connection, change: str) -> None:
     before = contents(db)
-    with pytest.raises(psycopg.errors.RestrictViolation, match="does not change") as refused:
+    with pytest.raises(psycopg.errors.RestrictViolation, match="cannot be changed") as refused:
         db.execute(f"update rec.events set {change} where {FOLDED}")
     assert "rec.undo_event" in (refused.value.diag.message_hint or "")
     upserted = db.execute(
@@ -183,7 +183,7 @@ def test_the_text_of_an_event_may_be_dropped_and_nothing_else(db: Connection) ->
             " returning text, text_hash is null"
         )
         assert kept.fetchall() == [(None, False)]
-    with pytest.raises(psycopg.errors.RestrictViolation, match="does not change"):
+    with pytest.raises(psycopg.errors.RestrictViolation, match="cannot be changed"):
         db.execute("update rec.events set dedupe_key = 'new' where dedupe_key = 'k'")
 
 

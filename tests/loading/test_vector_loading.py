@@ -200,7 +200,7 @@ def test_vectors_of_the_encoder_are_moved_into_a_calibrated_space(shop: Db, path
         ("nothing", "not JSON"),
         ({"a": 1}, "a list of 384 numbers"),
         ([[1.0]] * DIMS, "a list of 384 numbers"),
-        (["x"] * DIMS, "no number"),
+        (["x"] * DIMS, "not a number"),
         ([None] * DIMS, "no direction"),
         ([0] * DIMS, "no direction"),
         ([1e308] * DIMS, "no direction"),

@@ -103,6 +103,6 @@ def test_so_does_the_worker_that_the_demo_starts(
     application: Path, database_url: str, encoder: Encoder
 ) -> None:
     del encoder
-    run = pgrec(application, database_url, "demo")
+    run = pgrec(application, database_url, "demo", "--database", database_url)
     assert run.returncode == 0, run.stderr
     assert "Lin does not like" in run.stdout
