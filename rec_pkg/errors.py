@@ -28,6 +28,10 @@ class SchemaMissing(RecError):
     """The database has no schema `rec` yet; run `pgrec migrate`."""
 
 
+class SchemaTooNew(RecError):
+    """The database was migrated by a newer version of pgrec; install that version."""
+
+
 class SchemaTorn(RecError):
     """One of the schemas `rec` and `rec_internal` is missing; restore both, or drop the other."""
 

@@ -11,10 +11,17 @@ from typing import TYPE_CHECKING, Final
 import alembic.command
 import alembic.config
 import sqlalchemy as sa
+from alembic.script import ScriptDirectory
 from psycopg import sql
 from psycopg.errors import InvalidFunctionDefinition, InvalidTableDefinition
 
-from rec_pkg.errors import PgvectorMissing, SchemaMismatch, SchemaMissing, SchemaTorn
+from rec_pkg.errors import (
+    PgvectorMissing,
+    SchemaMismatch,
+    SchemaMissing,
+    SchemaTooNew,
+    SchemaTorn,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -78,6 +85,8 @@ def migrate(engine: Engine, *, dims: int = 384, revision: str = "head") -> None:
 
     Raises:
         PgvectorMissing: if the server does not offer a usable pgvector.
+        SchemaTooNew: if a newer version has migrated the database.
+        SchemaTorn: if only one of the two schemas is there.
     """
     # A separate transaction, because migrations of other databases of this server wait for it.
     with engine.begin() as connection:
@@ -87,6 +96,7 @@ def migrate(engine: Engine, *, dims: int = 384, revision: str = "head") -> None:
         try:
             with engine.connect() as connection:
                 config = _config(connection, dims, incompatible)
+                _refuse_newer(connection, config)
                 alembic.command.upgrade(config, revision)
         except _Incompatible as found:
             incompatible.add(found.path)
@@ -221,6 +231,17 @@ def _signature(connection: Connection, name: str) -> str:
 def _is_there(connection: Connection) -> bool:
     face, engine = connection.execute(sa.text(FOUND)).one()
     return is_whole(face=face, engine=engine)
+
+
+def _refuse_newer(connection: Connection, config: alembic.config.Config) -> None:
+    """Raise SchemaTooNew if the database is at a revision that this version does not have."""
+    with connection.begin():
+        if connection.scalar(sa.text("select to_regclass('rec_internal.alembic_version') is null")):
+            return
+        current = connection.scalar(sa.text("select version_num from rec_internal.alembic_version"))
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if current is not None and current not in known:
+        raise SchemaTooNew(f"revision {current}")
 
 
 def _config(

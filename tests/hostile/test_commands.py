@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tests.support.hostile_input import Connection
 
 LEFT_OUT: Final = {
-    "demo": "takes no arguments",
+    "demo": "plays its story, whatever database it is given",
     "down": "takes no arguments",
     "psql": "becomes psql and hands its arguments on",
     "up": "takes no arguments",

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from rec_pkg import schema
-from rec_pkg.errors import SchemaMismatch, SchemaMissing
+from rec_pkg.errors import SchemaMismatch, SchemaMissing, SchemaTooNew
 from tests.support.databases import engine_of, new_database
 from tests.support.programs import dump
 
@@ -28,6 +28,14 @@ def test_down_and_up_gives_the_schema_of_a_fresh_database(
 
 
 @pytest.mark.clock
+def test_a_database_of_a_newer_version_is_left_alone(
+    db: psycopg.Connection[tuple[Any, ...]], engine: Engine
+) -> None:
+    db.execute("update rec_internal.alembic_version set version_num = '9999'")
+    with pytest.raises(SchemaTooNew, match="install that version"):
+        schema.migrate(engine)
+
+
 def test_migrating_again_changes_nothing(database_url: str, engine: Engine) -> None:
     fresh = dump(database_url)
     schema.migrate(engine)
