@@ -252,7 +252,6 @@ class Ranker(Base):
     trend_weight: Mapped[Filled[float]]
     newness_weight: Mapped[Filled[float]]
     repeat_weight: Mapped[Filled[float]]
-    price_weight: Mapped[Filled[float]]
     aversion_weight: Mapped[Filled[float]]
     session_weight: Mapped[Filled[float]]
     session_half_life: Mapped[Filled[timedelta]]

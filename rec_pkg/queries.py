@@ -39,7 +39,7 @@ class Recommendation:
     """
     An entry of a list; `rank` counts from 1.
 
-    `score` is the sum of the terms from `content` to `price` minus `aversion`, each multiplied by
+    `score` is the sum of the terms from `content` to `repeat` minus `aversion`, each multiplied by
     its weight in the ranker. `topic` numbers the user's unrelated interests from 1. `path` says how
     the item was found: hnsw, exact, transition, companion, trend, newest, or explore if it was
     drawn at random.
@@ -58,7 +58,6 @@ class Recommendation:
     trend: float
     newness: float
     repeat: float
-    price: float
     aversion: float
     topic: int | None
     path: str
@@ -78,7 +77,6 @@ class Recommendations(TypedColumns):
     trend: Named[float]
     newness: Named[float]
     repeat: Named[float]
-    price: Named[float]
     aversion: Named[float]
     topic: Named[int | None]
     path: Named[str]

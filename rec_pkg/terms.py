@@ -44,7 +44,6 @@ TERMS: Final = (
     Term("trend", "popularity that decays", by_half_life=True, lift=-1.0),
     Term("newness", "no event supports the item yet", lift=-1.0),
     Term("repeat", "the user has seen the item"),
-    Term("price", "how low the price is"),
     Term("aversion", "closeness to what the user disliked", sign=-1),
 )
 NAMES: Final = tuple(term.name for term in TERMS)

@@ -35,7 +35,7 @@ class Log:
 
     `at` holds epoch seconds; `weights` come from kind and value, `kind_weights` from the kind
     alone; `seen` tells which events mark an item as seen. `item_vectors` (items, dims) and
-    `text_vectors` (texts, dims) are unit vectors, or zeros where a vector is missing. `prices` (items,) are NaN where unknown.
+    `text_vectors` (texts, dims) are unit vectors, or zeros where a vector is missing.
     """
 
     users: Integers
@@ -48,19 +48,11 @@ class Log:
     item_vectors: Vectors
     text_vectors: Vectors
     horizons: tuple[Horizon, ...] = field(default=())
-    prices: Floats | None = None
 
     @property
     def n_items(self) -> int:
         """Return the size of the catalogue."""
         return len(self.item_vectors)
-
-    @cached_property
-    def cheapness(self) -> Floats:
-        """Return 1 / (1 + price) of each item, or 0 where the price is unknown."""
-        if self.prices is None:
-            return np.zeros(self.n_items)
-        return np.asarray(np.nan_to_num(1 / (1 + np.maximum(self.prices, 0))))
 
     @cached_property
     def _by_user(self) -> tuple[Integers, Integers]:

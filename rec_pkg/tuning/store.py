@@ -69,13 +69,9 @@ class Store:
 
         Events on items that no longer exist are left out.
         """
-        call = (
-            "select item_id, available, case when jsonb_typeof(attributes -> 'price') = 'number'"
-            " then (attributes ->> 'price')::float8 else 'NaN' end"
-            " from rec.items order by item_id"
-        )
+        call = "select item_id, available from rec.items order by item_id"
         catalogue = self._connection.execute(call).fetchall()
-        items = {item: number for number, (item, _, _) in enumerate(catalogue)}
+        items = {item: number for number, (item, _) in enumerate(catalogue)}
         rows = self._events(limit, items)
         self._item_ids = list(items)
         self._hashes = list(dict.fromkeys(row[2] for row in rows if row[2] is not None))
@@ -92,9 +88,8 @@ class Store:
             item_vectors=np.zeros((len(items), self._dims()), dtype=np.float32),
             text_vectors=np.zeros((len(texts), self._dims()), dtype=np.float32),
             horizons=self._horizons(),
-            prices=np.array([price for _, _, price in catalogue], dtype=np.float64),
         )
-        return log, np.flatnonzero([available for _, available, _ in catalogue])
+        return log, np.flatnonzero([available for _, available in catalogue])
 
     def fill_vectors(self, log: Log, items: Integers, texts: Integers) -> None:
         """Read the vectors of some items and texts into a log."""

@@ -178,7 +178,6 @@ class Question:
             "trend": np.log1p(masses),
             "newness": (masses == 0).all(axis=1, keepdims=True),
             "repeat": repeat,
-            "price": self._log.cheapness[items][:, None],
             "aversion": -aversion,
         }
         return np.concatenate([parts[term] for term in NAMES], axis=1, dtype=np.float32)

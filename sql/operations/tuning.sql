@@ -50,7 +50,7 @@ begin
         closest_weight = v_new.closest_weight, transition_weight = v_new.transition_weight,
         together_weight = v_new.together_weight, trend_weight = v_new.trend_weight,
         newness_weight = v_new.newness_weight, repeat_weight = v_new.repeat_weight,
-        price_weight = v_new.price_weight, aversion_weight = v_new.aversion_weight, latest_decay = v_new.latest_decay,
+        aversion_weight = v_new.aversion_weight, latest_decay = v_new.latest_decay,
         session_weight = v_new.session_weight, session_half_life = v_new.session_half_life
     where r.ranker = p_ranker;
     update rec.settings s set popularity_half_life = v_half_life

@@ -77,7 +77,6 @@ begin
         ('trend', v_ranker.trend_weight * t.trend),
         ('newness', v_ranker.newness_weight * t.newness),
         ('repeat', v_ranker.repeat_weight * t.repeat),
-        ('price', v_ranker.price_weight * t.price),
         ('aversion', -v_ranker.aversion_weight * t.aversion)
     ) as o (term, share)
     where o.share <> 0

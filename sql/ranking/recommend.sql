@@ -15,7 +15,7 @@ returns table (
     rank integer, item_id text, score double precision, content double precision,
     latest double precision, closest double precision, transition double precision,
     together double precision, trend double precision, newness double precision,
-    repeat double precision, price double precision, aversion double precision, topic integer, path text)
+    repeat double precision, aversion double precision, topic integer, path text)
 language plpgsql stable rows 10
 set search_path from current
 set plan_cache_mode = force_generic_plan
@@ -54,7 +54,7 @@ begin
         join scored s on s.turn = r.place
     )
     select e.rank, r.item_id, r.score, r.content, r.latest, r.closest, r.transition, r.together,
-        r.trend, r.newness, r.repeat, r.price, r.aversion, r.topic,
+        r.trend, r.newness, r.repeat, r.aversion, r.topic,
         case when e.explored then 'explore' else v_paths[r.place] end
     from rec_internal.explore(
         (select array_agg(r.item_id order by r.rank) from ranked r),

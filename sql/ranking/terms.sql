@@ -9,7 +9,7 @@ returns table (
     place bigint, item_id text, score double precision, content double precision,
     latest double precision, closest double precision, transition double precision,
     together double precision, trend double precision, newness double precision,
-    repeat double precision, price double precision, aversion double precision, mass double precision)
+    repeat double precision, aversion double precision, mass double precision)
 language plpgsql stable rows 500
 set search_path from current
 as $$
@@ -43,13 +43,10 @@ begin
             coalesce(rec_internal.pow2(c.log_mass - n.moment), 0) as mass,
             v_less * (coalesce(c.log_mass, '-infinity') = '-infinity')::integer as newness,
             (c.item_id in (select unnest(p_profile.seen)))::integer::double precision as repeat,
-            case when jsonb_typeof(i.attributes -> 'price') = 'number'
-                then 1 / (1 + greatest((i.attributes ->> 'price')::double precision, 0)) else 0 end as price,
             coalesce((select max(greatest(-(c.unit <#> d.unit), 0) * d.strength)
                 from disliked d), 0) as aversion
         from item c
         cross join unit n
-        left join rec.items i on i.item_id = c.item_id
         left join unnest(p_profile.next_items, p_profile.next_strengths) as f (item_id, strength)
             on f.item_id = c.item_id
         left join unnest(p_profile.companions, p_profile.companion_strengths) as g (item_id, strength)
@@ -60,18 +57,16 @@ begin
         + p_ranker.closest_weight * t.closest + p_ranker.transition_weight * t.transition
         + p_ranker.together_weight * t.together + p_ranker.trend_weight * x.trend
         + p_ranker.newness_weight * t.newness + p_ranker.repeat_weight * t.repeat
-        + p_ranker.price_weight * t.price
         - p_ranker.aversion_weight * t.aversion,
         t.content, t.latest, t.closest, t.transition, t.together, x.trend, t.newness, t.repeat,
-        t.price, t.aversion, t.mass
+        t.aversion, t.mass
     from term t cross join lateral (select v_less * ln(1 + t.mass) as trend) x;
 end $$;
 
 -- The score of each item for a user, and its terms: content (cosine to each horizon, mixed), latest (cosine
 -- to the last events), closest (the greatest cosine to any of them), transition (what users went on to),
 -- together (what they had shortly before or after; 0 while its weight is 0), trend (log of the decayed
--- popularity), newness (1 while the item has no positive event), repeat (1 if seen), price (1 / (1 + the
--- attribute price); 0 without one) and aversion (cosine to
+-- popularity), newness (1 while the item has no positive event), repeat (1 if seen) and aversion (cosine to
 -- what the user disliked). The score is the sum of the terms, each times its weight in the ranker, with
 -- aversion subtracted. In the middle of a visit, transition and together are greater, and trend and newness
 -- smaller, by the ranker's session_weight.
@@ -82,13 +77,13 @@ returns table (
     item_id text, score double precision, content double precision, latest double precision,
     closest double precision, transition double precision, together double precision,
     trend double precision, newness double precision, repeat double precision,
-    price double precision, aversion double precision)
+    aversion double precision)
 language sql stable
 set search_path from current
 set plan_cache_mode = force_generic_plan
 as $$
     select t.item_id, t.score, t.content, t.latest, t.closest, t.transition, t.together, t.trend,
-        t.newness, t.repeat, t.price, t.aversion
+        t.newness, t.repeat, t.aversion
     from (select rec_internal.ranker(p_ranker) as ranker offset 0) r
     cross join lateral rec_internal.terms(
         p_items, rec_internal.profile_of(p_user_id, r.ranker, p_as_of), r.ranker, p_as_of) t;

@@ -23,8 +23,6 @@ comment on column rec.rankers.newness_weight is
     'Weight of newness: 1 for an item that has no positive event yet.';
 comment on column rec.rankers.repeat_weight is
     'Weight of repeat: 1 for an item that the user has seen, if lists include seen items.';
-comment on column rec.rankers.price_weight is
-    'Weight of price: 1 / (1 + the attribute price), 0 for an item without one.';
 comment on column rec.rankers.aversion_weight is
     'Weight of aversion, which is subtracted: cosine of an item to what the user disliked.';
 comment on column rec.rankers.session_weight is

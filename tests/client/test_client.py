@@ -171,7 +171,6 @@ def test_a_recommendation_says_what_it_is_and_how_it_came_about(client: Client) 
         "trend": 0.0,
         "newness": pytest.approx(0.5, abs=1e-3),  # in the middle of a visit
         "repeat": 0.0,
-        "price": 0.0,
         "aversion": 0.0,
         "topic": 1,
         "path": "exact",

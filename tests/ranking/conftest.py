@@ -27,7 +27,7 @@ def varied(db: Connection) -> Connection:
             " array_prepend(1, array_fill(0.01 * %s, array[383]))::vector::halfvec)",
             [item, place],
         )
-    db.execute("insert into rec.items (item_id, attributes) values ('x', '{\"price\": 1}')")
+    db.execute("insert into rec.items (item_id) values ('x')")
     events = [
         (user, item, 300 - place) for user in ("bob", "cid") for place, item in enumerate("abc")
     ]

@@ -278,7 +278,7 @@ def test_one_or_two_terms_are_left_out_but_never_all_of_content() -> None:
     assert len(left) == len(set(left)) == 4 + 6 - 1
     assert all(CONTENT & set(terms) for terms in left)
     assert {len(terms) for terms in left} == {2, 3}
-    assert len(with_fewer_terms(FIRST)) == 9 + 36
+    assert len(with_fewer_terms(FIRST)) == 8 + 28
     assert all("newness" in choice.terms for choice in with_fewer_terms(FIRST))
 
 

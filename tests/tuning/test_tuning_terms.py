@@ -38,7 +38,7 @@ ITEMS = [f"i{number}" for number in range(9)]
 GONE, BLANK = "i7", "i8"
 TEXTS = ["warm", "旧"]
 COUNTED = ("transition", "together", "trend", "newness", "repeat")
-COLUMNS = "content, latest, closest, transition, together, trend, newness, repeat, price, -aversion"
+COLUMNS = "content, latest, closest, transition, together, trend, newness, repeat, -aversion"
 
 
 @dataclass(frozen=True)
@@ -115,9 +115,6 @@ def nine_items(new_database: Callable[[], AbstractContextManager[str]]) -> Itera
         register_vector(db)
         db.execute("insert into rec.items (item_id) select unnest(%s::text[])", [ITEMS])
         db.execute("update rec.items set available = item_id <> %s", [GONE])
-        db.execute(
-            "update rec.items set attributes = jsonb_build_object('price', 9) where item_id < 'i5'"
-        )
         with db.cursor() as cursor:
             cursor.executemany(
                 "insert into rec.item_vectors values (%s, %s::real[]::halfvec)",
