@@ -93,7 +93,7 @@ class LoadStopped(RecError):
 
 
 class WorkerSilent(RecError):
-    """The worker did not finish in time; see its log and `pgrec status`."""
+    """The worker ended, or did not finish in time; see its log and `pgrec status`."""
 
 
 class Pooled(RecError):

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
     from rec_pkg.queries import Recommendation, Share
 
+    Worker = subprocess.Popen[bytes]
+
 CATALOGUE: Final = files("rec_pkg.demo") / "catalogue" / "items.jsonl"
 WISH: Final = "我喜欢浏览一些时尚的衣服，特别是品牌T恤和牛仔裤"
 WISH_IN_ENGLISH: Final = "I like browsing fashionable clothes, especially brand T-shirts and jeans"
@@ -61,7 +63,7 @@ def play(settings: Settings, console: Console, database_url: str | None = None) 
         database_url: a database to play in; None means the embedded server.
 
     Raises:
-        WorkerSilent: if the worker does not answer.
+        WorkerSilent: if the worker ends or does not answer.
     """
     server = None if database_url else EmbeddedServer(settings.data_dir, settings.pg_bin)
     address = server.start() if server else str(database_url)
@@ -69,9 +71,9 @@ def play(settings: Settings, console: Console, database_url: str | None = None) 
     _prepare(settings, console)
     engine = database.open_engine(settings)
     try:
-        with _worker(address):
-            _wait_for_worker(engine, console)
-            Story(engine, console).tell()
+        with background_worker(address) as worker:
+            _wait_for_worker(engine, worker, console)
+            Story(engine, worker, console).tell()
     finally:
         engine.dispose()
     _say_how_to_go_on(address, console, embedded=server is not None)
@@ -98,7 +100,7 @@ def _prepare(settings: Settings, console: Console) -> None:
 
 
 @contextmanager
-def _worker(address: str) -> Iterator[None]:
+def background_worker(address: str) -> Iterator[Worker]:
     """Run `pgrec worker` in the background; its log is shown only if it fails."""
     command = [sys.executable, "-P", "-m", "rec_pkg", "worker", "--metrics-port", "0"]
     environment = os.environ | {"PGREC_DATABASE_URL": address}
@@ -107,7 +109,7 @@ def _worker(address: str) -> Iterator[None]:
         subprocess.Popen(command, stderr=log, env=environment) as process,  # noqa: S603  # our own
     ):
         try:
-            yield
+            yield process
         except WorkerSilent:
             log.seek(0)
             sys.stderr.write(log.read())
@@ -116,16 +118,16 @@ def _worker(address: str) -> Iterator[None]:
             process.terminate()
 
 
-def _wait_for_worker(engine: Engine, console: Console) -> None:
+def _wait_for_worker(engine: Engine, worker: Worker, console: Console) -> None:
     client = Client(engine)
     with console.status("Starting the worker"):
-        _wait_until(lambda: client.status().workers > 0, pause_s=0.05)
+        wait_until(lambda: client.status().workers > 0, worker, pause_s=0.05)
     left = total = _to_encode(engine)
     with Progress(console=console) as progress:
         task = progress.add_task("Encoding the items", total=max(total, 1))
         while left:
             before = left
-            _wait_until(lambda: _to_encode(engine) < before, pause_s=0.1)  # noqa: B023  # called at once
+            wait_until(lambda: _to_encode(engine) < before, worker, pause_s=0.1)  # noqa: B023  # called at once
             left = _to_encode(engine)
             progress.update(task, completed=total - left)
         progress.update(task, completed=max(total, 1))
@@ -139,10 +141,16 @@ def _to_encode(engine: Engine) -> int:
         return session.scalar(select(func.count()).where(Item.stale, ours)) or 0
 
 
-def _wait_until(done: Callable[[], bool], pause_s: float = 0.0) -> None:
+def wait_until(done: Callable[[], bool], worker: Worker, pause_s: float = 0.0) -> None:
+    """
+    Return as soon as `done()` is true.
+
+    Raises:
+        WorkerSilent: if the worker ends first, or PATIENCE_S pass.
+    """
     end = time.monotonic() + PATIENCE_S
     while not done():
-        if time.monotonic() > end:
+        if worker.poll() is not None or time.monotonic() > end:
             raise WorkerSilent
         time.sleep(pause_s)
 
@@ -158,8 +166,9 @@ class Change:
 class Story:
     """The story of two new users and their lists."""
 
-    def __init__(self, engine: Engine, console: Console) -> None:
+    def __init__(self, engine: Engine, worker: Worker, console: Console) -> None:
         self._engine = engine
+        self._worker = worker
         self._client = Client(engine)
         self._console = console
 
@@ -225,7 +234,7 @@ class Story:
             changed[:] = self._list(person)
             return [item.item_id for item in changed] != before
 
-        _wait_until(differs)
+        wait_until(differs, self._worker)
         return Change(changed, time.perf_counter() - committed)
 
     def _list(self, person: str) -> list[Recommendation]:

@@ -14,6 +14,8 @@ import psycopg
 import pytest
 
 from rec_pkg.database.embedded import EmbeddedServer
+from rec_pkg.demo.story import background_worker, wait_until
+from rec_pkg.errors import WorkerSilent
 
 if TYPE_CHECKING:
     from rec_pkg.encoder import Encoder
@@ -46,3 +48,11 @@ def test_the_demo_leaves_the_configured_database_alone(database_url: str, encode
     with psycopg.connect(database_url) as db:
         found = db.execute("select count(*) from rec.items").fetchone()
         assert found == (0,)
+
+
+@pytest.mark.timeout(60)
+def test_the_demo_does_not_wait_for_a_worker_that_ended(database_url: str) -> None:
+    with background_worker(database_url) as worker:
+        worker.kill()
+        with pytest.raises(WorkerSilent):
+            wait_until(lambda: False, worker, pause_s=0.1)
