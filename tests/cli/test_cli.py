@@ -364,7 +364,7 @@ def test_a_bad_setting_is_named_and_not_shown(name: str, value: str) -> None:
 def test_an_unreachable_server_is_one_line_without_the_password() -> None:
     done = outside("postgresql://ada:s3cret@127.0.0.1:1/shop", "recommend", "ada", "--json")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("pgrec: No database answers")
+    assert done.stderr.startswith("pgrec: No connection to the database")
     assert len(done.stderr.splitlines()) == 1
     assert "s3cret" not in done.stderr
 
