@@ -168,7 +168,7 @@ def test_a_worker_at_a_standby_says_so_and_waits_for_its_promotion(
     on_standby: str, folded: list[str], faults: Faults, tmp_path: Path
 ) -> None:
     with psycopg.connect(on_standby, autocommit=True) as hot, worker(on_standby, tmp_path) as one:
-        wait_until(lambda: one.said("it is a standby"))
+        wait_until(lambda: one.said("read-only, as a standby is"))
         lines = len(one.lines())
         time.sleep(WATCHED_S)
         assert len(one.lines()) - lines < 10
