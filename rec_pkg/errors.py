@@ -41,7 +41,7 @@ class PgvectorMissing(RecError):
 
 
 class DatabaseUnreachable(RecError):
-    """No connection to the database; start one with `pgrec up`, or set or mend PGREC_DATABASE_URL."""
+    """No connection to the database; run `pgrec up`, or correct PGREC_DATABASE_URL."""
 
 
 class EmbeddedServerMissing(RecError):
